@@ -1,0 +1,232 @@
+"""Plain values to frozen settings: the second half of reading a pipeline file.
+
+Every plugin owns sections, and a section is a `Settings` class. Its fields' types are checked and
+converted here; an error carries the place, the full key and, for an unknown key, the nearest one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union
+
+import msgspec
+from msgspec import Meta
+
+from deepseek.document import Document, Key, dotted
+from deepseek.errors import ConfigError
+from deepseek.types import TensorSpec
+from deepseek.units import Duration, Percent, Size
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every section's settings: frozen, keyword-only, unknown keys refused.
+
+    A field's description (``Annotated[int, Meta(description=...)]``) shows in the JSON Schema and in the
+    configuration reference; `Meta(ge=..., le=..., pattern=...)` adds a limit.
+    """
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class TensorSettings(Settings):
+    """A tensor as the pipeline declares it."""
+
+    dtype: Annotated[str, Meta(description="Element type by its NumPy name.", examples=["float32", "int64"])] = "float32"
+    shape: Annotated[
+        list[int] | None, Meta(description="One size per dimension, -1 where it varies; omitted: not known.")
+    ] = None
+
+    def spec(self, name: str) -> TensorSpec:
+        """The record that the kernel works with."""
+        return TensorSpec(name, self.dtype, None if self.shape is None else tuple(self.shape))
+
+
+class ModelSettings(Settings):
+    """Where the model is, and what it does not say of itself."""
+
+    source: Annotated[Path, Meta(description="File or folder of the model, relative to this file.")]
+    inputs: Annotated[
+        dict[str, TensorSettings],
+        Meta(description="Inputs in the model's order, for formats that do not carry names and shapes."),
+    ] = {}
+    outputs: Annotated[list[str], Meta(description="Names for the outputs, in order.")] = []
+
+
+class PluginSettings(Settings):
+    """Which plugins take part."""
+
+    enable: Annotated[list[str], Meta(description="Plugins to use beside those of `version`.")] = []
+    disable: Annotated[list[str], Meta(description="Plugins that must not even be imported.")] = []
+    optional: Annotated[list[str], Meta(description="Plugins whose failure to load is reported and passed over.")] = []
+
+
+class KernelSettings(Settings):
+    """What every pipeline can say, whatever is installed."""
+
+    model: Annotated[ModelSettings | str, Meta(description="The model: its path, or a mapping.")]
+    version: Annotated[
+        str, Meta(description="The curated plugin set, v1 to v6; empty: every installed plugin.", pattern="^(v[1-6])?$")
+    ] = ""
+    plugins: Annotated[PluginSettings, Meta(description="Additions to and removals from that set.")] = PluginSettings()
+    engine: Annotated[
+        str, Meta(description="The engine that executes; empty: the first that takes the model's format.")
+    ] = ""
+    device: Annotated[str, Meta(description="Where to run.", examples=["cpu", "cuda:0"])] = "cpu"
+
+
+class Config:
+    """A pipeline's settings: the kernel's own, and one frozen object for each plugin's section.
+
+    Example:
+        >>> config[TorchSettings].threads       # doctest: +SKIP
+    """
+
+    def __init__(self, kernel: KernelSettings, sections: Mapping[str, Settings], document: Document) -> None:
+        self.kernel = kernel
+        self.sections = dict(sections)
+        self.document = document
+        self._by_type = {type(section): section for section in sections.values()}
+
+    def __getitem__(self, kind: type[SettingsT]) -> SettingsT:
+        """The section of that type; mypy knows what comes back."""
+        return typing.cast(SettingsT, self._by_type[kind])
+
+    def given(self, section: str) -> bool:
+        """Whether the pipeline file mentions the section at all."""
+        return section in self.document.data
+
+    @property
+    def model(self) -> ModelSettings:
+        """The model's settings, the shorthand unfolded."""
+        model = self.kernel.model
+        if isinstance(model, str):
+            return ModelSettings(source=self.document.base / Path(model).expanduser())
+        return model
+
+    def resolve(self, path: str) -> Path:
+        """A path as the file means it: relative to the file's own folder."""
+        return self.document.base / Path(path).expanduser()
+
+    def error(self, key: str, problem: str, *, hint: str = "") -> ConfigError:
+        """A ConfigError that points at a dotted key of this document."""
+        parts = tuple(key.split("."))
+        return ConfigError(f"`{key}` {problem}", where=self.document.where(parts), hint=hint)
+
+
+def settle(document: Document, sections: Mapping[str, type[Settings]]) -> Config:
+    """Convert and check a whole document.
+
+    Args:
+        document: from `deepseek.document.read`.
+        sections: every section that an active plugin owns.
+
+    Raises:
+        ConfigError: an unknown key, a missing one, or a value of the wrong kind.
+    """
+    own = {field.encode_name for field in msgspec.structs.fields(KernelSettings)}
+    for key in document.data:
+        if key not in own and key not in sections:
+            raise _unknown(document, (key,), [*own, *sections])
+    mine = {key: value for key, value in document.data.items() if key in own}
+    kernel = convert(document, (), mine, KernelSettings)
+    settled = {name: convert(document, (name,), document.data.get(name) or {}, kind) for name, kind in sections.items()}
+    return Config(kernel, settled, document)
+
+
+def first_look(document: Document) -> tuple[str, PluginSettings]:
+    """`version` and `plugins`, which decide whose sections exist, before the rest can be checked."""
+    version = document.data.get("version", "")
+    known = {name for name in document.data if name in ("version", "plugins")}
+    data = {name: document.data[name] for name in known} | {"model": ""}
+    kernel = convert(document, (), data, KernelSettings)
+    return str(version), kernel.plugins
+
+
+def convert(document: Document, key: Key, value: object, kind: type[SettingsT]) -> SettingsT:
+    """One value as a settings object. Raises ConfigError."""
+    return typing.cast(SettingsT, _convert(document, key, value, kind))
+
+
+def _convert(document: Document, key: Key, value: object, kind: Any) -> object:
+    """Recurse by hand through structs, mappings and lists, so that an error knows its exact place
+    (msgspec's own messages leave out the keys of mappings); leaves are msgspec's."""
+    bare = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    arms = typing.get_args(bare) if typing.get_origin(bare) in (Union, types.UnionType) else (bare,)
+    for arm in arms:
+        origin, args = typing.get_origin(arm) or arm, typing.get_args(arm)
+        if isinstance(value, Mapping) and _is_struct(arm):
+            return _struct(document, key, value, arm)
+        if isinstance(value, Mapping) and origin is dict and args:
+            return {k: _convert(document, (*key, k), v, args[1]) for k, v in value.items()}
+        if isinstance(value, list) and origin is list and args:
+            return [_convert(document, (*key, i), v, args[0]) for i, v in enumerate(value)]
+    return _leaf(document, key, value, kind)
+
+
+def _is_struct(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _struct(document: Document, key: Key, value: Mapping[str, object], kind: Any) -> object:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    for name in value:
+        if name not in fields:
+            raise _unknown(document, (*key, name), fields)
+    for name, field in fields.items():
+        if field.required and name not in value:
+            raise ConfigError(f"`{dotted((*key, name))}` is missing", where=document.where(key), hint=_describe(field.type))
+    return kind(**{fields[n].name: _convert(document, (*key, n), v, fields[n].type) for n, v in value.items()})
+
+
+def _unknown(document: Document, key: Key, known: typing.Iterable[str]) -> ConfigError:
+    names = sorted(known)
+    near = difflib.get_close_matches(str(key[-1]), names, n=1)
+    hint = f"did you mean `{dotted((*key[:-1], near[0]))}`?" if near else f"known keys here: {', '.join(names)}"
+    return ConfigError(f"`{dotted(key)}` is not a known key", where=document.where(key), hint=hint)
+
+
+def _leaf(document: Document, key: Key, value: object, kind: Any) -> object:
+    def custom(wanted: type, raw: object) -> object:
+        if wanted is Path:
+            if not isinstance(raw, str):
+                raise ValueError("must be a path")
+            return document.base / Path(raw).expanduser()
+        if issubclass(wanted, Duration | Size | Percent):
+            try:
+                return wanted.parse(raw)
+            except ValueError:
+                raise ValueError(f"must be {wanted.wanted}") from None
+        raise NotImplementedError(f"settings can't hold {wanted}")
+
+    try:
+        return msgspec.convert(value, kind, dec_hook=custom)
+    except msgspec.ValidationError as exc:
+        problem = _problem(str(exc).partition(" - at `")[0])
+        raise ConfigError(f"`{dotted(key)}` {problem} (got {_show(value)})", where=document.where(key)) from exc
+
+
+def _problem(message: str) -> str:
+    """msgspec's "Expected `int`, got `str`" as the second half of a sentence about the key."""
+    if message.startswith("Expected "):
+        wanted = message.removeprefix("Expected ").partition(", got")[0].replace(" | ", " or ").replace("null", "nothing")
+        return f"must be {wanted}"
+    if message.startswith("Invalid enum value"):
+        return "is not one of the allowed values"
+    return message
+
+
+def _show(value: object) -> str:
+    text = "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{text[:60]}`" if len(text) <= 60 else f"`{text[:57]}...`"
+
+
+def _describe(kind: Any) -> str:
+    for extra in typing.get_args(kind)[1:] if typing.get_origin(kind) is Annotated else ():
+        if isinstance(extra, Meta) and extra.description:
+            return extra.description
+    return ""

@@ -1,0 +1,101 @@
+"""The device that every machine has: the CPU, with the limits that a container sets."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from deepseek.errors import DeviceError
+from deepseek.types import Device
+
+#: Instruction sets that engines choose kernels by; Linux's names, x86-64 and then Arm.
+INSTRUCTION_SETS = (
+    "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16",
+    "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
+)  # fmt: skip
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def cpu(root: Path = _CGROUP, cpuinfo: Path = Path("/proc/cpuinfo")) -> Device:
+    """The CPU as this process may use it: cores by affinity and quota, memory by the cgroup's limit.
+
+    Args:
+        root: where the cgroup file system is mounted (version 2, or version 1's controllers below it).
+        cpuinfo: Linux's description of the processor; elsewhere no instruction sets are known.
+    """
+    memory = psutil.virtual_memory()
+    limit, used = _memory_limit(root)
+    total = min(memory.total, limit) if limit else memory.total
+    available = min(memory.available, max(0, limit - used)) if limit else memory.available
+    model, flags = _processor(cpuinfo)
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cpu_quota(root)
+    facts = {
+        "processor": model,
+        "cores": max(1, min(affinity, int(quota))) if quota else affinity,
+        "cpu_quota": quota,
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+    }
+    return Device("cpu", "cpu", int(total), int(available), facts)
+
+
+def choose(name: str, devices: Sequence[Device]) -> Device:
+    """The device of that name.
+
+    Raises:
+        DeviceError: there is none; names those that there are.
+    """
+    for device in devices:
+        if device.name == name or (device.kind == name and device.name == f"{name}:0"):
+            return device
+    found = ", ".join(dict.fromkeys(device.name for device in devices))
+    hint = f"found: {found}; is the plugin for that hardware installed, and an engine built for it?"
+    raise DeviceError(f"there is no device `{name}` on this machine", hint=hint)
+
+
+def resident_bytes() -> int:
+    """Physical memory that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _memory_limit(root: Path) -> tuple[int, int]:
+    """The cgroup's memory limit and use in bytes, (0, 0) without a limit."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        text = _read(root / limit)
+        # Version 1 says "no limit" with a number near 2**63.
+        if text.isdigit() and int(text) < 1 << 60:
+            return int(text), int(_read(root / used) or 0)
+    return 0, 0
+
+
+def _cpu_quota(root: Path) -> float:
+    """CPUs' worth of time that the cgroup grants, 0.0 without a limit."""
+    text = _read(root / "cpu.max")
+    quota, period = text.split() if " " in text else (
+        _read(root / "cpu/cpu.cfs_quota_us"), _read(root / "cpu/cpu.cfs_period_us"))  # fmt: skip
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else 0.0
+
+
+def _processor(cpuinfo: Path) -> tuple[str, set[str]]:
+    lines = dict(
+        (key.strip(), value.strip())
+        for key, _, value in (line.partition(":") for line in _read(cpuinfo).splitlines())
+        if value
+    )
+    flags = set((lines.get("flags") or lines.get("Features") or "").split())
+    return lines.get("model name") or platform.processor() or platform.machine(), flags

@@ -1,0 +1,59 @@
+"""Writing files so that a reader sees the old one or the whole new one, never half of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from deepseek.errors import OutputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def atomic_write(target: Path) -> Iterator[Path]:
+    """Give a scratch path beside `target` to write to; rename it into place when the block ends well.
+
+    A target that is not a regular file (a pipe, a device) is written directly.
+
+    Raises:
+        OutputError: the disk is full, the folder is missing or not writable. Nothing is left behind.
+
+    Example:
+        >>> with atomic_write(Path("out.json")) as scratch:         # doctest: +SKIP
+        ...     scratch.write_text("{}")
+    """
+    if target.exists() and not target.is_file():
+        with output_errors(target):
+            yield target
+        return
+    with output_errors(target):
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+    scratch = Path(name)
+    try:
+        with output_errors(target):
+            yield scratch
+            os.chmod(scratch, 0o644)
+            os.replace(scratch, target)
+    finally:
+        with suppress(FileNotFoundError):
+            scratch.unlink()
+
+
+@contextmanager
+def output_errors(target: Path | str) -> Iterator[None]:
+    """Translate the operating system's refusals to write into OutputError."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in _FULL:
+            raise OutputError("the disk is full", where=str(target), hint="free space or write elsewhere") from exc
+        if exc.errno == errno.EPIPE:
+            raise
+        hint = "check that the folder exists and may be written to"
+        raise OutputError(f"can't write ({exc.strerror or exc})", where=str(target), hint=hint) from exc

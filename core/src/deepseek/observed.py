@@ -1,0 +1,38 @@
+"""Tells observers about every batch. Put around an executor only when there are observers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from deepseek.types import Batch, Executor, Observer, Options, Tensors
+
+
+class Observed:
+    """An executor that reports each batch to its observers, failed ones included."""
+
+    def __init__(self, executor: Executor, observers: Sequence[Observer], device: str) -> None:
+        self.signature = executor.signature
+        self.concurrency = executor.concurrency
+        self._execute = executor.run
+        self._observers = [observer.batch for observer in observers]
+        self._device = device
+        self._batched = executor.signature.batched
+
+    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+        start = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            return self._execute(inputs, options)
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            rows = int(next(iter(inputs.values())).shape[0]) if self._batched and inputs else 1
+            batch = Batch(rows, (options,), self._device, time.perf_counter() - start, error)
+            for observe in self._observers:
+                observe(batch)
+
+    def close(self) -> None:
+        """Nothing of its own to close."""

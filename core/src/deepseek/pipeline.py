@@ -1,0 +1,257 @@
+"""The assembled thing: checks inputs, hands them to the scheduler, gives answers back; knows no plugins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from deepseek.errors import ClosedError, InputError, PlanError
+from deepseek.plan import Plan
+from deepseek.types import ANY, NO_OPTIONS, Codec, Options, Request, Scheduler, Signature, Tensors, TensorSpec
+
+
+@dataclass(frozen=True)
+class BuildStep:
+    """One step of a build, measured.
+
+    Attributes:
+        name: what was done and by whom.
+        seconds: wall-clock time.
+        resident_bytes: growth of the process's resident memory.
+        note: what the step found (the error of a conversion).
+    """
+
+    name: str
+    seconds: float
+    resident_bytes: int
+    note: str = ""
+
+
+class Pipeline:
+    """A model behind its scheduler and codecs. Made by `deepseek.build`; thread-safe.
+
+    Attributes:
+        signature: the inputs and outputs.
+        plan: what was decided, and by whom.
+        steps: how long each step of the build took and what memory it added.
+
+    Example:
+        >>> with deepseek.build({"model": "model.onnx"}) as pipeline:       # doctest: +SKIP
+        ...     pipeline.run(image=array)["logits"].argmax()
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        signature: Signature,
+        scheduler: Scheduler,
+        codec: Codec | None,
+        steps: tuple[BuildStep, ...],
+        resources: ExitStack,
+    ) -> None:
+        self.plan = plan
+        self.signature = signature
+        self.steps = steps
+        self._scheduler = scheduler
+        self._codec = codec
+        self._resources = resources
+        self._run = scheduler.run
+        self._check = input_check(signature)
+
+    def run(self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any) -> dict[str, Any]:
+        """Compute on the caller's thread: named tensors in, named NumPy arrays out.
+
+        Args:
+            inputs: a mapping, for names that are not Python identifiers; else use keywords.
+            options: deadline, priority, tenant and parameters of the request.
+            tensors: any arrays with the DLPack protocol (NumPy, PyTorch, TensorFlow, ...), of the dtypes
+                and shapes in `signature`.
+
+        Raises:
+            InputError: a missing, extra or ill-shaped input.
+            ExecutionError: the engine failed.
+            OutOfMemoryError: the engine ran out of memory.
+            UnavailableError: closed, or the deadline passed.
+
+        Example:
+            >>> pipeline.run(x=array)                       # doctest: +SKIP
+            >>> pipeline.run({"input:0": array})            # doctest: +SKIP
+        """
+        given = tensors if inputs is None else inputs
+        self._check(given)
+        return self._run(given, options)
+
+    def submit(
+        self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any
+    ) -> Future[dict[str, Any]]:
+        """Like `run`, on the scheduler's time: returns a future that can be cancelled until it runs.
+
+        Raises:
+            InputError: a missing, extra or ill-shaped input.
+            QueueFullError: too many requests wait already.
+            ClosedError: the pipeline is closed.
+
+        Example:
+            >>> futures = [pipeline.submit(x=array) for array in arrays]        # doctest: +SKIP
+            >>> results = [future.result() for future in futures]               # doctest: +SKIP
+        """
+        given = tensors if inputs is None else inputs
+        self._check(given)
+        sink = FutureSink()
+        self._scheduler.submit(Request(given, options, sink))
+        return sink.future
+
+    async def arun(
+        self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any
+    ) -> dict[str, Any]:
+        """Like `run`, without blocking the event loop; cancelling the task cancels the request.
+
+        Example:
+            >>> await pipeline.arun(x=array)                # doctest: +SKIP
+        """
+        return await asyncio.wrap_future(self.submit(inputs, options, **tensors))
+
+    def predict(self, value: object, options: Options = NO_OPTIONS) -> list[dict[str, Any]]:
+        """Answer in the reader's terms: a photograph, a text or a file in, named classes or vectors out.
+
+        Args:
+            value: what the pipeline's codec encodes: a path, image bytes, a text, an array, a mapping.
+            options: as in `run`.
+
+        Returns:
+            One dictionary per row.
+
+        Raises:
+            InputError: the value can't be encoded.
+            PlanError: the pipeline has no codec.
+
+        Example:
+            >>> pipeline.predict("cat.jpg")                 # doctest: +SKIP
+            [{'logits': [{'label': 'tabby', 'index': 281, 'score': 0.43}, ...]}]
+        """
+        codec = self.codec
+        return codec.decode(self.run(codec.encode(value), options))
+
+    @property
+    def codec(self) -> Codec:
+        """The codec at the pipeline's edge. Raises PlanError when there is none."""
+        if self._codec is None:
+            raise PlanError("this pipeline has no codec", hint="pip install deepseek-codecs, or use run() with tensors")
+        return self._codec
+
+    def close(self) -> None:
+        """Finish what is under way, end every thread and give the memory back. Safe to call twice."""
+        self._run = _closed
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(map(str, self.signature.inputs))
+        outputs = ", ".join(map(str, self.signature.outputs))
+        return f"<Pipeline {self.plan.engine.name} on {self.plan.device.name}: ({inputs}) -> ({outputs})>"
+
+
+class FutureSink:
+    """Delivers a one-chunk answer into a `concurrent.futures.Future`."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: Future[dict[str, Any]] = Future()
+
+    def start(self) -> bool:
+        return self.future.set_running_or_notify_cancel()
+
+    def put(self, chunk: Mapping[str, Any], *, last: bool) -> None:
+        self.future.set_result(dict(chunk))
+
+    def fail(self, error: BaseException) -> None:
+        self.future.set_exception(error)
+
+
+def _closed(inputs: Tensors, options: Options) -> dict[str, Any]:
+    raise ClosedError("the pipeline is closed")
+
+
+def input_check(signature: Signature) -> Callable[[Tensors], None]:
+    """A function that raises InputError unless tensors fit the signature; resolved once, run per request.
+
+    Dtypes and shapes that the model does not state are not checked; where every input has a batch
+    dimension, they must agree in it.
+    """
+    specs = {spec.name: spec for spec in signature.inputs}
+    needed = frozenset(spec.name for spec in signature.inputs if not spec.optional)
+    names: dict[Any, str] = {}
+    fixed = signature.batched and len(specs) > 1
+
+    def check(tensors: Tensors) -> None:
+        if tensors.keys() != needed:
+            _check_names(tensors, specs, needed)
+        for name, tensor in tensors.items():
+            spec = specs.get(name)
+            if spec is None:
+                continue
+            try:
+                dtype, shape = tensor.dtype, tensor.shape
+            except AttributeError:
+                raise _not_an_array(name, tensor, spec) from None
+            found = names.get(dtype)
+            if found is None:
+                found = names[dtype] = dtype_name(dtype)
+            if spec.dtype and found != spec.dtype:
+                _refuse(spec, found, shape)
+            if spec.shape is not None and shape != spec.shape:
+                _check_shape(spec, found, shape)
+        if fixed:
+            _check_rows(tensors)
+
+    return check if specs else lambda tensors: None
+
+
+def dtype_name(dtype: Any) -> str:
+    """NumPy's name for the dtype of any array library: ``torch.float32`` is ``float32``; text is ``str``."""
+    text = str(dtype).rpartition(".")[2].strip("<>'")
+    return "str" if text in ("object", "str", "string", "bytes") or text[:1] in "US|" else text
+
+
+def _check_names(tensors: Tensors, specs: Mapping[str, TensorSpec], needed: frozenset[str]) -> None:
+    wanted = ", ".join(map(str, specs.values()))
+    for name in tensors:
+        if name not in specs:
+            raise InputError(f"the model has no input `{name}`", hint=f"its inputs are: {wanted}")
+    for name in sorted(needed):
+        if name not in tensors:
+            raise InputError(f"the input `{name}` is missing", hint=f"the model's inputs are: {wanted}")
+
+
+def _not_an_array(name: str, value: object, spec: TensorSpec) -> InputError:
+    hint = f"pass an array ({spec}), for example numpy.asarray(...), or use predict() for files and photographs"
+    return InputError(f"the input `{name}` is a {type(value).__name__}, not an array", hint=hint)
+
+
+def _check_shape(spec: TensorSpec, dtype: str, shape: Any) -> None:
+    wanted = spec.shape or ()
+    if len(shape) != len(wanted) or any(w not in (ANY, s) for w, s in zip(wanted, shape, strict=True)):
+        _refuse(spec, dtype, shape)
+
+
+def _refuse(spec: TensorSpec, dtype: str, shape: Any) -> None:
+    got = f"{dtype}[{', '.join(map(str, shape))}]"
+    raise InputError(f"the input `{spec.name}` is {got}; the model takes {spec} (* is any size)")
+
+
+def _check_rows(tensors: Tensors) -> None:
+    rows = {name: tensor.shape[0] for name, tensor in tensors.items()}
+    if len(set(rows.values())) > 1:
+        sizes = ", ".join(f"{name} has {count}" for name, count in rows.items())
+        raise InputError(f"the inputs differ in batch size: {sizes}")

@@ -1,0 +1,168 @@
+"""The plan of a pipeline: what `deepseek explain` prints and `build` carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deepseek.config import Config
+from deepseek.plugins import Plugin, Registry
+from deepseek.types import Coding, Device, Engine, Loader, Pass, Policy, Source, Wrapper
+from deepseek.units import Size
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A plugin that was asked and said no."""
+
+    plugin: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Something that a plugin offered and the kernel chose, with who offered it."""
+
+    plugin: str
+    record: Any
+
+    @property
+    def name(self) -> str:
+        return str(self.record.name)
+
+
+@dataclass(frozen=True)
+class PlannedPass:
+    """A pass in its place: the format that goes in and the one that comes out."""
+
+    plugin: str
+    record: Pass
+    takes: str
+    gives: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before anything is loaded.
+
+    Example:
+        >>> print(deepseek.explain("pipeline.yaml"))        # doctest: +SKIP
+    """
+
+    config: Config
+    registry: Registry
+    source: Source
+    devices: tuple[Device, ...]
+    device: Device
+    loader: Planned
+    passes: tuple[PlannedPass, ...]
+    engine: Planned
+    wrappers: tuple[Planned, ...]
+    policy: Planned
+    coding: Planned | None
+    engines: tuple[Engine, ...]
+    refusals: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
+
+    @property
+    def format(self) -> str:
+        """The format in which the engine gets the model."""
+        return self.passes[-1].gives if self.passes else self._loader.format
+
+    @property
+    def _loader(self) -> Loader:
+        record: Loader = self.loader.record
+        return record
+
+    @property
+    def memory_bytes(self) -> int:
+        """Estimate of the resident memory: the engine's library and its copies of the weights."""
+        engine: Engine = self.engine.record
+        return round(engine.library_bytes + engine.weight_copies * self._loader.weight_bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain values: what ``deepseek explain --json`` prints."""
+        engine: Engine = self.engine.record
+        return {
+            "model": {"source": str(self.source.path), "bytes": self._loader.weight_bytes},
+            "device": _device(self.device),
+            "load": {"plugin": self.loader.plugin, "name": self.loader.name, "format": self._loader.format},
+            "passes": [_pass(item) for item in self.passes],
+            "execute": {
+                "plugin": self.engine.plugin, "engine": engine.name, "format": self.format, **engine.describe()
+            },
+            "wrappers": [{"plugin": item.plugin, "name": item.name} for item in self.wrappers],
+            "schedule": _named(self.policy),
+            "codec": _named(self.coding) if self.coding else None,
+            "memory_bytes": self.memory_bytes,
+            "declined": {
+                hook: [{"plugin": item.plugin, "reason": item.reason} for item in items]
+                for hook, items in self.refusals.items()
+                if items
+            },
+            "plugins": [_plugin(plugin) for plugin in self.registry.plugins],
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        plan = self.to_dict()
+        lines = [
+            f"model      {plan['model']['source']} ({_size(plan['model']['bytes'])})",
+            f"device     {self.device.name}: {_facts(self.device.facts)}",
+            f"load       {self.loader.name} -> {self._loader.format}  [{self.registry.describe(self.loader.plugin)}]",
+        ]
+        for item in self.passes:
+            arrow = f"{item.takes} -> {item.gives}" if item.takes != item.gives else item.takes
+            who = self.registry.describe(item.plugin)
+            lines.append(f"pass       {item.record.stage.name.lower()} {item.record.name} ({arrow})  [{who}]")
+        details = {k: v for k, v in plan["execute"].items() if k not in ("plugin", "engine", "format")}
+        lines.append(
+            f"execute    {self.engine.name}: {_facts(details) or self.format}  [{self.registry.describe(self.engine.plugin)}]"
+        )
+        for item in self.wrappers:
+            lines.append(f"wrap       {item.name}  [{self.registry.describe(item.plugin)}]")
+        lines.append(f"schedule   {self.policy.name}: {_facts(self.policy.record.facts)}")
+        if self.coding:
+            lines.append(f"codec      {self.coding.name}: {_facts(self.coding.record.facts) or 'tensors'}")
+        lines.append(f"memory     about {_size(self.memory_bytes)}, of {_size(self.device.available_bytes)} free")
+        for hook, items in plan["declined"].items():
+            lines += [f"declined   {hook}: {item['plugin']}: {item['reason']}" for item in items]
+        for plugin in self.registry.plugins:
+            if plugin.state != "active":
+                lines.append(f"{plugin.state:<10} {plugin.name}: {plugin.why}")
+        return "\n".join(lines)
+
+
+def _device(device: Device) -> dict[str, Any]:
+    return {
+        "name": device.name,
+        "memory_bytes": device.memory_bytes,
+        "available_bytes": device.available_bytes,
+        **device.facts,
+    }
+
+
+def _pass(item: PlannedPass) -> dict[str, str]:
+    stage = item.record.stage.name.lower()
+    return {"plugin": item.plugin, "name": item.record.name, "stage": stage, "takes": item.takes, "gives": item.gives}
+
+
+def _named(item: Planned) -> dict[str, Any]:
+    record: Policy | Coding | Wrapper = item.record
+    return {"plugin": item.plugin, "name": item.name, **getattr(record, "facts", {})}
+
+
+def _plugin(plugin: Plugin) -> dict[str, str]:
+    return {"name": plugin.name, "version": plugin.version, "state": plugin.state, "why": plugin.why}
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    shown = (
+        (key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+        for key, value in facts.items()
+        if value not in (None, "", [], 0.0)
+    )
+    return "; ".join(f"{key} {value}" for key, value in shown)
+
+
+def _size(count: int) -> str:
+    return str(Size(count))

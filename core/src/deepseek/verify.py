@@ -1,0 +1,86 @@
+"""Holds a converted model against the original: both run on the same random input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from deepseek.errors import ModelError
+from deepseek.types import ANY, NO_OPTIONS, Engine, Executor, Model, Signature, TensorSpec
+
+#: How far an output may be off, relative to the largest value of the original's output.
+TOLERANCE = 1e-3
+
+#: Stands in for a dimension that may vary. Two, because exporters specialise on a size of one.
+SAMPLE_SIZE = 2
+
+
+def compare(original: Model, converted: Model, engines: Sequence[Engine]) -> str:
+    """Run both models on random input and compare every output.
+
+    Args:
+        original: before the conversion.
+        converted: after it, in another format.
+        engines: those that are installed; one must execute each format.
+
+    Returns:
+        A sentence with the largest error, or why nothing was compared.
+
+    Raises:
+        ModelError: an output is missing, has another shape, or is off by more than `TOLERANCE`.
+    """
+    first, second = (_engine(engines, model.format) for model in (original, converted))
+    if first is None or second is None:
+        return f"not checked: no engine here executes {original.format if first is None else converted.format}"
+    with ExitStack() as stack:
+        executors = []
+        for engine, model in ((first, original), (second, converted)):
+            executors.append(executor := engine.open(model))
+            stack.callback(executor.close)
+        return _compare(*executors)
+
+
+def _engine(engines: Sequence[Engine], kind: str) -> Engine | None:
+    return next((engine for engine in engines if kind in engine.accepts), None)
+
+
+def _compare(original: Executor, converted: Executor) -> str:
+    if any(spec.shape is None for spec in converted.signature.inputs):
+        return "not checked: the shapes of the inputs are not known"
+    inputs = sample(converted.signature)
+    wanted, got = original.run(inputs, NO_OPTIONS), converted.run(inputs, NO_OPTIONS)
+    if wanted.keys() != got.keys():
+        raise ModelError(f"the conversion changed the outputs from {', '.join(wanted)} to {', '.join(got)}")
+    worst = max((_distance(name, wanted[name], got[name]) for name in wanted), default=0.0)
+    if not worst <= TOLERANCE:
+        hint = "use the model's own engine, or convert it with its own tools"
+        raise ModelError(f"the converted model is off by {worst:.2g} (limit {TOLERANCE:g})", hint=hint)
+    return f"largest error on random input {worst:.1e} of the largest output"
+
+
+def _distance(name: str, wanted: Any, got: Any) -> float:
+    import numpy as np
+
+    if wanted.shape != got.shape:
+        raise ModelError(f"the conversion changed the shape of `{name}` from {wanted.shape} to {got.shape}")
+    wanted, got = wanted.astype(np.float64), got.astype(np.float64)
+    scale = float(np.abs(wanted).max(initial=0.0)) or 1.0
+    return float(np.abs(wanted - got).max(initial=0.0)) / scale
+
+
+def sample(signature: Signature, rows: int = SAMPLE_SIZE, seed: int = 0) -> dict[str, Any]:
+    """Random inputs of the signature's shapes: normal floats, small non-negative integers, true and false."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    return {spec.name: _random(random, spec, rows) for spec in signature.inputs if not spec.optional}
+
+
+def _random(random: Any, spec: TensorSpec, rows: int) -> Any:
+    shape = [rows if size == ANY else size for size in spec.shape or ()]
+    if spec.dtype == "bool":
+        return random.integers(0, 2, shape).astype(bool)
+    if "int" in spec.dtype:
+        return random.integers(0, 2, shape).astype(spec.dtype)
+    return random.standard_normal(shape).astype(spec.dtype or "float32")

@@ -1,0 +1,90 @@
+"""Running a session: NumPy arrays straight through on the CPU, bound memory elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deepseek.plugin import (
+    ANY,
+    Device,
+    ExecutionError,
+    InputError,
+    Model,
+    Options,
+    OutOfMemoryError,
+    Signature,
+    Tensors,
+    TensorSpec,
+)
+from deepseek_onnxruntime.session import open_session
+from deepseek_onnxruntime.settings import OnnxRuntimeSettings
+
+#: ONNX Runtime's names of element types that differ from NumPy's.
+_DTYPES = {"float": "float32", "double": "float64", "string": "str"}
+
+
+class OnnxRuntimeExecutor:
+    """An ONNX model in a session. `run` may be called from any number of threads."""
+
+    concurrency = 0
+
+    def __init__(self, model: Model, settings: OnnxRuntimeSettings, device: Device) -> None:
+        self._session: Any = open_session(model.native, settings, device)
+        inputs = tuple(_spec(item) for item in self._session.get_inputs())
+        outputs = tuple(_spec(item) for item in self._session.get_outputs())
+        self.signature = Signature(inputs, outputs)
+        self._names = [spec.name for spec in outputs]
+        bind = device.kind != "cpu" if settings.io_binding is None else settings.io_binding
+        self._call = self._run_bound if bind else self._run_plain
+
+    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+        """Compute; see `deepseek.plugin.Executor.run`."""
+        try:
+            return dict(zip(self._names, self._call(inputs), strict=True))
+        # ONNX Runtime's exceptions have no common base below Exception.
+        except Exception as exc:
+            raise _translate(exc) from exc
+
+    def close(self) -> None:
+        """Let the session go; its memory is freed when the last call under way ends."""
+        self._session = None
+
+    def _run_plain(self, inputs: Tensors) -> Any:
+        for value in inputs.values():
+            if type(value) is not np.ndarray:
+                inputs = {name: as_numpy(value) for name, value in inputs.items()}
+                break
+        return self._session.run(self._names, inputs)
+
+    def _run_bound(self, inputs: Tensors) -> Any:
+        session = self._session
+        binding = session.io_binding()
+        for name, value in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(as_numpy(value)))
+        for name in self._names:
+            binding.bind_output(name)
+        session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
+
+
+def as_numpy(value: Any) -> np.ndarray[Any, Any]:
+    """Any DLPack array on the host as a NumPy one, without a copy."""
+    return value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+
+
+def _spec(item: Any) -> TensorSpec:
+    kind = item.type.removeprefix("tensor(").removesuffix(")")
+    # Named (symbolic) and unknown dimensions come as text or None.
+    shape = tuple(size if isinstance(size, int) else ANY for size in item.shape)
+    return TensorSpec(item.name, _DTYPES.get(kind, kind), shape)
+
+
+def _translate(exc: Exception) -> InputError | ExecutionError | OutOfMemoryError:
+    text = str(exc).removeprefix("[ONNXRuntimeError] : ").replace("\n", " ").strip()
+    if type(exc).__name__ == "InvalidArgument":
+        return InputError(f"ONNX Runtime refuses the input: {text}")
+    if isinstance(exc, MemoryError) or "bad_alloc" in text or "allocate memory" in text:
+        return OutOfMemoryError("ONNX Runtime ran out of memory", hint="send a smaller batch")
+    return ExecutionError(f"ONNX Runtime failed: {text}")

@@ -1,0 +1,121 @@
+"""Opening sessions: options, the kept optimized model, and ONNX Runtime's errors in our words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from deepseek.plugin import Device, DeviceError, ModelError, OutOfMemoryError, UnsafeModelError, atomic_write
+from deepseek_onnxruntime.providers import choose_providers
+from deepseek_onnxruntime.settings import OnnxRuntimeSettings
+
+_LEVELS = {
+    "disable": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "layout": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_LAYOUT,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_ERRORS_ONLY = 3
+
+
+def open_session(path: Path, settings: OnnxRuntimeSettings, device: Device) -> Any:
+    """A session on `device`.
+
+    Raises:
+        ModelError: the file is not an ONNX model that this version runs.
+        UnsafeModelError: it points to data outside its folder.
+        DeviceError: a provider did not start.
+        OutOfMemoryError: the weights do not fit.
+    """
+    providers = choose_providers(settings.providers, device)
+    if settings.optimized_model is None:
+        return _open(path, _options(settings), providers)
+    kept, key = settings.optimized_model, _key(path, settings, device)
+    if not _is_current(kept, key):
+        _keep(path, kept, key, settings, providers)
+    # The kept graph is optimized already; going over it again costs time and can undo choices.
+    options = _options(settings)
+    options.graph_optimization_level = _LEVELS["disable"]
+    return _open(kept, options, providers)
+
+
+def _options(settings: OnnxRuntimeSettings) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = settings.inter_op_threads
+    options.graph_optimization_level = _LEVELS[settings.graph_optimization]
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    return options
+
+
+def _open(path: Path, options: Any, providers: list[Any]) -> Any:
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    # ONNX Runtime's exceptions have no common base below Exception.
+    except Exception as exc:
+        raise _translate(exc, path) from exc
+    # Without this a provider that fails later would be replaced by the CPU without a word.
+    session.disable_fallback()
+    _started(session, providers)
+    return session
+
+
+def _started(session: Any, providers: list[Any]) -> None:
+    names = [item if isinstance(item, str) else item[0] for item in providers]
+    missing = [name for name in names if name not in session.get_providers()]
+    if missing:
+        hint = "check its driver and libraries (CUDA, cuDNN), or run with device: cpu"
+        raise DeviceError(f"ONNX Runtime could not start {', '.join(missing)}", hint=hint)
+
+
+def _translate(exc: Exception, path: Path) -> ModelError | OutOfMemoryError:
+    text = str(exc).removeprefix("[ONNXRuntimeError] : ").partition("\n")[0]
+    if "escapes model directory" in text or "Absolute path not allowed" in text:
+        hint = "keep the external data beside the model"
+        return UnsafeModelError("its external data lies outside the model's folder", where=str(path), hint=hint)
+    if "bad_alloc" in text or "allocate memory" in text:
+        return OutOfMemoryError("there is not enough memory for its weights", where=str(path))
+    hint = "check it with onnx.checker.check_model, or export it again"
+    return ModelError(f"ONNX Runtime can't open this model: {text}", where=str(path), hint=hint)
+
+
+def _key(path: Path, settings: OnnxRuntimeSettings, device: Device) -> dict[str, object]:
+    """What the kept graph depends on: it holds layouts and kernels for one kind of processor."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "sha256": digest,
+        "onnxruntime": onnxruntime.__version__,
+        "graph_optimization": settings.graph_optimization,
+        "providers": settings.providers,
+        "device": device.name,
+        "processor": device.facts.get("processor"),
+    }
+
+
+def _sidecar(kept: Path) -> Path:
+    return kept.with_name(f"{kept.name}.json")
+
+
+def _is_current(kept: Path, key: dict[str, object]) -> bool:
+    try:
+        return kept.is_file() and json.loads(_sidecar(kept).read_text()) == key
+    except (OSError, ValueError):
+        return False
+
+
+def _keep(path: Path, kept: Path, key: dict[str, object], settings: OnnxRuntimeSettings, providers: list[Any]) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    _sidecar(kept).unlink(missing_ok=True)
+    with atomic_write(kept) as scratch:
+        options = _options(settings)
+        options.optimized_model_filepath = str(scratch)
+        _open(path, options, providers)
+    with atomic_write(_sidecar(kept)) as scratch:
+        scratch.write_text(json.dumps(key, indent=2))

@@ -1,0 +1,64 @@
+"""tensorflow -> onnx, for pipelines whose engine is another than the model's own."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+from deepseek.plugin import Config, Model, ModelError, Pass, Stage, library_missing
+from deepseek_tensorflow.library import tensorflow
+from deepseek_tensorflow.loading import Graph
+
+OPSET = 18
+
+
+def to_onnx(config: Config) -> Pass:
+    """The conversion, as a pass that the kernel uses where formats have to be bridged."""
+    return Pass("tensorflow-to-onnx", Stage.CONVERT, frozenset({"tensorflow"}), _convert, yields="onnx")
+
+
+def _convert(model: Model, folder: Path) -> Model:
+    if missing := library_missing("tf2onnx", "deepseek-tensorflow", "onnx"):
+        raise ModelError(f"converting to ONNX: {missing.reason}")
+    tf, graph = tensorflow(), model.native
+    target = folder / "model.onnx"
+    try:
+        proto = _trace(tf, graph)
+        _rename_outputs(proto, list(graph.function.structured_outputs))
+        target.write_bytes(proto.SerializeToString())
+    # tf2onnx raises ValueError, KeyError, its own errors and TensorFlow's.
+    except Exception as exc:
+        first = next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
+        hint = "run it with `engine: tensorflow`, or convert it yourself with tf2onnx"
+        raise ModelError(f"tf2onnx can't convert this model: {first}", hint=hint) from exc
+    return Model("onnx", target, model.signature, {"converted_from": "tensorflow"})
+
+
+def _trace(tf: Any, graph: Graph) -> Any:
+    import tf2onnx
+
+    names = list(graph.inputs)
+    outputs = list(graph.function.structured_outputs)
+
+    def call(*tensors: Any) -> Any:
+        results = graph.function(**dict(zip(names, tensors, strict=True)))
+        return [results[name] for name in outputs]
+
+    signature = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in graph.inputs.items()]
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        proto, _ = tf2onnx.convert.from_function(tf.function(call), input_signature=signature, opset=OPSET)
+    return proto
+
+
+def _rename_outputs(proto: Any, names: list[str]) -> None:
+    """tf2onnx calls outputs ``Identity:0``; give them the names that the signature has."""
+    new = dict(zip((output.name for output in proto.graph.output), names, strict=True))
+    for output in proto.graph.output:
+        output.name = new[output.name]
+    for node in proto.graph.node:
+        node.output[:] = [new.get(name, name) for name in node.output]
+        node.input[:] = [new.get(name, name) for name in node.input]

@@ -1,0 +1,65 @@
+"""Running a graph function."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numpy as np
+
+from deepseek.plugin import Device, DeviceError, ExecutionError, InputError, Model, Options, OutOfMemoryError, Tensors
+from deepseek_tensorflow.library import tensorflow
+from deepseek_tensorflow.loading import Graph
+from deepseek_tensorflow.settings import TensorFlowSettings
+
+
+class TensorFlowExecutor:
+    """A graph function on one device. `run` may be called from any number of threads."""
+
+    concurrency = 0
+
+    def __init__(self, model: Model, settings: TensorFlowSettings, device: Device) -> None:
+        self._tf = tensorflow()
+        self._place = "/CPU:0" if device.kind == "cpu" else f"/GPU:{device.name.partition(':')[2] or 0}"
+        if device.kind != "cpu" and not self._tf.config.list_physical_devices("GPU"):
+            raise DeviceError("TensorFlow finds no GPU", hint="pip install 'deepseek-tensorflow[gpu]'")
+        graph: Graph = model.native
+        self._owner = graph.owner
+        self._function: Any = self._compiled(graph) if settings.jit_compile else graph.function
+        self._dtypes = {name: spec.dtype for name, spec in graph.inputs.items()}
+        self.signature = model.signature
+
+    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+        """Compute; see `deepseek.plugin.Executor.run`."""
+        tf = self._tf
+        try:
+            with tf.device(self._place):
+                tensors = {name: tf.convert_to_tensor(_plain(value), self._dtypes[name]) for name, value in inputs.items()}
+                return {name: value.numpy() for name, value in self._function(**tensors).items()}
+        except tf.errors.ResourceExhaustedError as exc:
+            raise OutOfMemoryError("TensorFlow ran out of memory", hint="send a smaller batch") from exc
+        except (tf.errors.InvalidArgumentError, ValueError, TypeError) as exc:
+            raise InputError(f"TensorFlow refuses the input: {_first_line(exc)}") from exc
+        except tf.errors.OpError as exc:
+            raise ExecutionError(f"TensorFlow failed: {_first_line(exc)}") from exc
+
+    def close(self) -> None:
+        """Let the graph and its variables go."""
+        self._function = self._owner = None
+        # Graph functions and their variables refer to one another.
+        gc.collect()
+
+    def _compiled(self, graph: Graph) -> Any:
+        def call(**tensors: Any) -> Any:
+            return graph.function(**tensors)
+
+        return self._tf.function(call, jit_compile=True, autograph=False)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy and TensorFlow arrays as they are; others over DLPack, without a copy."""
+    return value if isinstance(value, np.ndarray) or hasattr(value, "graph") else np.from_dlpack(value)
+
+
+def _first_line(exc: BaseException) -> str:
+    return next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)

@@ -1,0 +1,62 @@
+"""Importing TensorFlow once, quietly, with the process-wide settings that it takes only before first use."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Any
+
+from deepseek.plugin import Config, Device
+from deepseek_tensorflow.settings import TensorFlowSettings
+
+
+def tensorflow() -> Any:
+    """The module. Its start-up chatter goes to standard error unless TF_CPP_MIN_LOG_LEVEL says otherwise."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow
+
+    return tensorflow
+
+
+def prepare(config: Config) -> Any:
+    """Apply threads and memory growth, then return the module.
+
+    Raises:
+        ConfigError: TensorFlow is running already with other values; it can't change them.
+    """
+    tf, settings = tensorflow(), config[TensorFlowSettings]
+    threading = tf.config.threading
+    for key, wanted, get, set_ in (
+        ("threads", settings.threads, threading.get_intra_op_parallelism_threads, threading.set_intra_op_parallelism_threads),
+        ("inter_op_threads", settings.inter_op_threads, threading.get_inter_op_parallelism_threads,
+         threading.set_inter_op_parallelism_threads),
+    ):  # fmt: skip
+        if wanted and get() != wanted:
+            _set_once(config, f"tensorflow.{key}", lambda set_=set_, wanted=wanted: set_(wanted))
+    for card in tf.config.list_physical_devices("GPU"):
+        if tf.config.experimental.get_memory_growth(card) != settings.memory_growth:
+            _set_once(
+                config,
+                "tensorflow.memory_growth",
+                lambda card=card: tf.config.experimental.set_memory_growth(card, settings.memory_growth),
+            )
+    return tf
+
+
+def _set_once(config: Config, key: str, apply: Any) -> None:
+    try:
+        apply()
+    except RuntimeError as exc:
+        hint = "give every pipeline of a process the same value, or use one process for each"
+        raise config.error(key, "can't change once TensorFlow runs in this process", hint=hint) from exc
+
+
+def find_devices(wanted: str, engine: str) -> list[Device]:
+    """GPUs as TensorFlow sees them, asked only when the pipeline wants one for TensorFlow.
+
+    TensorFlow does not tell a card's memory before it is used: 0 stands for "not known".
+    """
+    if not wanted.startswith("cuda") or engine not in ("", "tensorflow") or find_spec("tensorflow") is None:
+        return []
+    cards = tensorflow().config.list_physical_devices("GPU")
+    return [Device(f"cuda:{index}", "cuda", 0, 0, {"tensorflow": card.name}) for index, card in enumerate(cards)]

@@ -1,0 +1,91 @@
+"""One function per format: a source becomes a `Model` whose native object is a `Graph`."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+from deepseek.plugin import ANY, Config, Model, ModelError, Signature, Source, TensorSpec, UnsafeModelError
+from deepseek_tensorflow.library import prepare
+from deepseek_tensorflow.settings import TensorFlowSettings
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph function and the object that owns its variables.
+
+    Attributes:
+        function: takes tensors by keyword, returns a mapping of tensors.
+        owner: keeps the variables alive.
+        inputs: the tensors' `tf.TensorSpec`s by name.
+    """
+
+    function: Any
+    owner: Any
+    inputs: dict[str, Any]
+
+
+def saved_model(source: Source, config: Config) -> Model:
+    """A SavedModel folder. Its graph runs inside TensorFlow; no Python code is stored in it."""
+    tf = prepare(config)
+    try:
+        owner = tf.saved_model.load(str(source.path))
+    # TensorFlow raises its own errors, the protobuf parser's and OSError for a damaged folder.
+    except Exception as exc:
+        raise _corrupt(source, exc) from exc
+    name = config[TensorFlowSettings].signature
+    if name not in owner.signatures:
+        known = ", ".join(owner.signatures) or "none"
+        raise config.error("tensorflow.signature", f"names `{name}`, which the model does not have", hint=f"it has: {known}")
+    function = owner.signatures[name]
+    inputs = dict(function.structured_input_signature[1])
+    return _model(source, Graph(function, owner, inputs), function.structured_outputs)
+
+
+def keras_file(source: Source, config: Config) -> Model:
+    """A ``.keras`` file, read in safe mode: layers with stored Python code are refused."""
+    tf = prepare(config)
+    import keras
+
+    if not zipfile.is_zipfile(source.path):
+        raise _corrupt(source, ValueError("it is not a .keras archive"))
+    try:
+        owner = keras.saving.load_model(source.path, compile=False, safe_mode=True)
+    # Keras raises ValueError, TypeError, KeyError, HDF5's OSError, ... for a damaged archive.
+    except Exception as exc:
+        if "safe_mode" in str(exc) or "safe mode" in str(exc):
+            hint = "replace Lambda layers by layers of your own package, and save the model again"
+            raise UnsafeModelError("loading it would run Python code that it stores", where=str(source.path), hint=hint) from exc
+        raise _corrupt(source, exc) from exc
+    inputs = {item.name: tf.TensorSpec(item.shape, item.dtype, name=item.name) for item in owner.inputs}
+    names = list(owner.output_names) if len(owner.outputs) > 1 else ["output"]
+    names = [spec.name for spec in source.outputs] or names
+
+    @tf.function(autograph=False)
+    def call(**tensors: Any) -> Any:
+        results = owner(tensors if len(inputs) > 1 else next(iter(tensors.values())), training=False)
+        return dict(zip(names, tf.nest.flatten(results), strict=True))
+
+    function = call.get_concrete_function(**inputs)
+    return _model(source, Graph(function, owner, inputs), function.structured_outputs)
+
+
+def _model(source: Source, graph: Graph, outputs: Any) -> Model:
+    signature = Signature(
+        tuple(_spec(name, spec) for name, spec in graph.inputs.items()),
+        tuple(_spec(name, spec) for name, spec in outputs.items()),
+    )
+    size = sum(variable.shape.num_elements() * variable.dtype.size for variable in graph.function.variables)
+    return Model("tensorflow", graph, signature, {"bytes": size})
+
+
+def _spec(name: str, spec: Any) -> TensorSpec:
+    shape = None if spec.shape.rank is None else tuple(ANY if size is None else size for size in spec.shape)
+    dtype = "str" if spec.dtype.name == "string" else spec.dtype.name
+    return TensorSpec(name, dtype, shape)
+
+
+def _corrupt(source: Source, exc: Exception) -> ModelError:
+    first = next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
+    return ModelError(f"TensorFlow can't read it: {first}", where=str(source.path), hint="save or export it again")

@@ -1,0 +1,23 @@
+"""The section `tensorflow`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from deepseek.plugin import Settings
+
+
+class TensorFlowSettings(Settings):
+    """How TensorFlow loads and executes."""
+
+    signature: Annotated[str, Meta(description="The SavedModel's signature to call.")] = "serving_default"
+    jit_compile: Annotated[bool, Meta(description="Compile with XLA; a new compilation for each new shape.")] = False
+    memory_growth: Annotated[bool, Meta(description="Take GPU memory as needed instead of all at once.")] = True
+    threads: Annotated[
+        int, Meta(ge=0, description="Threads inside an operator, for the whole process; 0: one per core.")
+    ] = 0
+    inter_op_threads: Annotated[
+        int, Meta(ge=0, description="Operators that run side by side, for the whole process; 0: TensorFlow's choice.")
+    ] = 0

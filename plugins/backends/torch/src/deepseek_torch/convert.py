@@ -1,0 +1,83 @@
+"""torch -> onnx, for pipelines whose engine is another than the model's own."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deepseek.plugin import ANY, Config, ConfigError, Model, ModelError, Pass, Stage, TensorSpec, library_missing
+
+
+def to_onnx(config: Config) -> Pass:
+    """The conversion, as a pass that the kernel uses where formats have to be bridged."""
+    return Pass("torch-to-onnx", Stage.CONVERT, frozenset({"torch"}), lambda m, f: _convert(m, f, config), yields="onnx")
+
+
+def _convert(model: Model, folder: Path, config: Config) -> Model:
+    import torch
+
+    for library in ("onnx", "onnxscript"):
+        if missing := library_missing(library, "deepseek-torch", "onnx"):
+            raise ModelError(f"converting to ONNX: {missing.reason}")
+    inputs = [spec for spec in model.signature.inputs if not spec.optional]
+    _check_declared(inputs, config)
+    target = folder / "model.onnx"
+    # All inputs of a Hugging Face model, the optional mask too, become inputs of the graph.
+    examples = {spec.name: _example(spec) for spec in model.signature.inputs}
+    by_name = bool(model.facts.get("keywords"))
+    shapes = [{axis: torch.export.Dim.DYNAMIC for axis, n in enumerate(s.shape or ()) if n == ANY} for s in model.signature.inputs]
+    try:
+        with _quiet():
+            torch.onnx.export(
+                model.facts.get("exported_program") or model.native,
+                args=() if by_name else tuple(examples.values()),
+                kwargs=examples if by_name else None,
+                f=target,
+                input_names=list(examples),
+                output_names=[spec.name for spec in model.signature.outputs] or None,
+                dynamic_shapes=dict(zip(examples, shapes, strict=True)) if by_name else tuple(shapes),
+                dynamo=True,
+                external_data=True,
+                verbose=False,
+            )
+    # The exporter raises its own errors, torch's and onnx's.
+    except Exception as exc:
+        lines = [line.strip() for line in str(exc).splitlines() if line.strip()] or [type(exc).__name__]
+        hint = "run it with `engine: torch`, or export it yourself with torch.onnx.export"
+        raise ModelError(f"PyTorch can't export this model to ONNX: {lines[0]}", hint=hint) from exc
+    return Model("onnx", target, model.signature, {"converted_from": "torch"})
+
+
+def _check_declared(inputs: list[TensorSpec], config: Config) -> None:
+    for spec in inputs:
+        if spec.shape is None:
+            hint = f"model: {{inputs: {{{spec.name}: {{dtype: float32, shape: [-1, 3, 224, 224]}}}}}}"
+            what = f"converting to ONNX needs the shape of the input `{spec.name}`, which the model does not tell"
+            raise ConfigError(what, where=config.document.where(("model",)), hint=hint)
+
+
+def _example(spec: TensorSpec) -> Any:
+    """A tensor to trace with. Sizes that vary differ from axis to axis and are never 1, which would be baked in."""
+    import torch
+
+    shape = [2 + 6 * axis if n == ANY else n for axis, n in enumerate(spec.shape or ())]
+    dtype = getattr(torch, spec.dtype or "float32")
+    return torch.ones(shape, dtype=dtype)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks to standard output's log about what is of no use to the caller."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

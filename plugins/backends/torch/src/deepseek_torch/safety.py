@@ -1,0 +1,114 @@
+"""Nothing is unpickled. PyTorch's restricted reader (`weights_only`) is used, and archives that need more
+are refused before anything in them is read.
+
+`torch.export.load` of PyTorch 2.13 unpickles custom objects and, where a tensor was pickled, falls back from
+the restricted reader to the full one (torch/export/pt2_archive/_package.py, torch/_export/serde/serialize.py).
+Therefore an archive is looked through first: only raw tensors, and pickles that the restricted reader takes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepseek.plugin import ModelError, UnsafeModelError
+
+_WAY_OUT = "save its weights alone: safetensors.torch.save_file(model.state_dict(), ...), and set `torch.factory`"
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What a checkpoint holds, read with ``weights_only=True``.
+
+    Raises:
+        UnsafeModelError: it needs code to be imported and called.
+        ModelError: it is corrupt.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as exc:
+        if "Weights only load failed" not in str(exc):
+            raise ModelError(f"the checkpoint is corrupt: {exc}", where=str(path)) from exc
+        raise UnsafeModelError(_reason(exc), where=str(path), hint=_WAY_OUT) from exc
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as exc:
+        raise ModelError(f"the checkpoint is corrupt: {_first_line(exc)}", where=str(path)) from exc
+
+
+def check_archive(path: Path) -> None:
+    """Look through a ``.pt2`` archive before `torch.export.load` does.
+
+    Raises:
+        UnsafeModelError: it holds pickled objects, machine code, or two entries of one name.
+        ModelError: it is corrupt.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for fault in _faults(archive):
+                hint = "export the program again without custom objects, or use its weights with `torch.factory`"
+                raise UnsafeModelError(f"the archive holds {fault}", where=str(path), hint=hint)
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as exc:
+        raise ModelError(f"the archive is corrupt: {exc}", where=str(path), hint="export it again") from exc
+
+
+@contextmanager
+def restricted_reader() -> Iterator[None]:
+    """Make every `torch.load` in the block use the restricted reader, those inside PyTorch included."""
+    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        else:
+            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+
+
+def _faults(archive: zipfile.ZipFile) -> Iterator[str]:
+    names = archive.namelist()
+    # Two readers may disagree on which of two entries counts.
+    yield from (f"two entries named {name}" for name, count in Counter(names).items() if count > 1)
+    for name in names:
+        if "/aotinductor/" in f"/{name}" or name.endswith((".so", ".cubin")):
+            yield f"machine code ({name})"
+        elif name.endswith("_constants_config.json"):
+            yield from _pickled_constants(json.loads(archive.read(name)))
+        elif name.endswith(".pt") and not _is_restricted(archive.read(name)):
+            yield f"pickled objects ({name})"
+
+
+def _pickled_constants(config: Mapping[str, Any]) -> Iterator[str]:
+    for name, entry in config.get("config", {}).items():
+        if not str(entry.get("path_name", "")).startswith("tensor_"):
+            yield f"a pickled object (constant {name})"
+
+
+def _is_restricted(data: bytes) -> bool:
+    if not data:
+        return True
+    try:
+        torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    # Whatever the restricted reader objects to is not to be read at all.
+    except Exception:  # noqa: BLE001
+        return False
+    return True
+
+
+def _reason(exc: BaseException) -> str:
+    text = str(exc)
+    start = text.find("GLOBAL ")
+    what = text[start:].split(" ")[1] if start >= 0 else "code"
+    return f"loading this pickle would import and call `{what}`; DeepSeek never unpickles"
+
+
+def _first_line(exc: BaseException) -> str:
+    return str(exc).partition("\n")[0] or type(exc).__name__

@@ -1,0 +1,65 @@
+"""Scores to class names, and token vectors to one vector per text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepseek.plugin import ConfigError
+from deepseek_codecs.settings import ClassesSettings, EmbeddingSettings
+
+
+class ClassDecoder:
+    """Names the k most likely classes of each row."""
+
+    def __init__(self, settings: ClassesSettings) -> None:
+        self._settings = settings
+        self._labels = _labels(settings.labels) if settings.labels else []
+
+    def decode(self, scores: np.ndarray[Any, Any]) -> list[list[dict[str, Any]]]:
+        """Best first: ``{"label", "index", "score"}`` for each row of scores ``[rows, classes]``.
+
+        Raises:
+            ConfigError: the model has more classes than the label file has names.
+        """
+        rows = np.asarray(scores, np.float64).reshape(len(scores), -1)
+        classes = rows.shape[1]
+        if self._labels and len(self._labels) < classes:
+            what = f"{self._settings.labels} names {len(self._labels)} classes, the model has {classes}"
+            raise ConfigError(what, where="outputs.classes.labels")
+        if self._settings.softmax:
+            rows = softmax(rows)
+        order = np.argsort(-rows, axis=1, kind="stable")[:, : self._settings.top_k]
+        return [
+            [{"label": self._name(int(i)), "index": int(i), "score": float(row[i])} for i in best]
+            for row, best in zip(rows, order, strict=True)
+        ]
+
+    def _name(self, index: int) -> str:
+        return self._labels[index] if self._labels else str(index)
+
+
+def softmax(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Probabilities along the last axis, shifted by the maximum so that nothing overflows."""
+    shifted = np.exp(rows - rows.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def pool(settings: EmbeddingSettings, vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Token vectors ``[rows, tokens, width]`` to one vector per row ``[rows, width]`` (sentence-transformers' way).
+
+    The codec encodes one text at a time without padding, so every token counts.
+    """
+    pooled = vectors.mean(axis=1) if settings.pooling == "mean" else vectors[:, 0]
+    if not settings.normalize:
+        return np.asarray(pooled)
+    return np.asarray(pooled / np.maximum(np.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12))
+
+
+def _labels(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"the label file can't be read: {exc}", where="outputs.classes.labels") from exc

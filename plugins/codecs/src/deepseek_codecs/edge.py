@@ -1,0 +1,153 @@
+"""The codec of a pipeline: which coder takes what, put together from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepseek.plugin import Config, ConfigError, InputError, InputNotFoundError, Signature, Size, Source
+from deepseek_codecs import tensors
+from deepseek_codecs.image import SUFFIXES as IMAGE_SUFFIXES
+from deepseek_codecs.settings import InputsSettings, OutputsSettings
+
+#: First bytes of the files that standard input may carry.
+_MAGIC = (
+    (b"\x93NUMPY", ".npy"), (b"PK", ".npz"), (b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"),
+    (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"II*\x00", ".tiff"), (b"MM\x00*", ".tiff"),
+)  # fmt: skip
+
+
+class EdgeCodec:
+    """Implements `deepseek.plugin.Codec` for pictures, texts and tensors."""
+
+    suffixes = IMAGE_SUFFIXES | tensors.SUFFIXES | {".txt"}
+
+    def __init__(self, signature: Signature, source: Source, config: Config) -> None:
+        inputs, outputs = config[InputsSettings], config[OutputsSettings]
+        self._signature = signature
+        self._limit = inputs.max_file_size
+        self._image = self._text = self._classes = None
+        if inputs.image:
+            from deepseek_codecs.image import ImageCoder
+
+            self._image = ImageCoder(inputs.image)
+            self._image_name = self._only("inputs.image.tensor", inputs.image.tensor, signature)
+        if inputs.text:
+            from deepseek_codecs.text import TextCoder
+
+            self._text = TextCoder(inputs.text, source.path, signature)
+        if outputs.classes:
+            from deepseek_codecs.classes import ClassDecoder
+
+            self._classes = ClassDecoder(outputs.classes)
+            self._class_name = outputs.classes.tensor
+        self._embedding = outputs.embedding
+
+    @staticmethod
+    def _only(key: str, name: str, signature: Signature) -> str:
+        names = [spec.name for spec in signature.inputs]
+        if name in names or (name and not names):
+            return name
+        if name or len(names) != 1:
+            raise ConfigError(f"`{key}` must name one of the model's inputs: {', '.join(names) or 'none known'}")
+        return names[0]
+
+    def read(self, path: Path | None, data: bytes | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """See `deepseek.plugin.Codec.read`."""
+        label = str(path) if path else "<stdin>"
+        content = data if data is not None else self._content(path, label)
+        suffix = path.suffix.lower() if path else _sniff(content)
+        if suffix in IMAGE_SUFFIXES:
+            yield label, self._encode_image(content, label)
+        elif suffix in tensors.SUFFIXES:
+            yield from tensors.read(content, suffix, self._signature, label)
+        elif suffix == ".txt":
+            yield from self._read_text(content, label)
+        else:
+            raise InputError(f"{label} is of no known type", hint=f"known: {', '.join(sorted(self.suffixes))}")
+
+    def encode(self, value: object) -> Mapping[str, Any]:
+        """See `deepseek.plugin.Codec.encode`: a path, bytes of a picture, a text, pixels, an array or a mapping."""
+        if isinstance(value, Path) or (isinstance(value, str) and self._is_path(value)):
+            items = list(self.read(Path(value), None))
+            if len(items) != 1:
+                raise InputError(f"{value} holds {len(items)} items; predict() takes one")
+            return items[0][1]
+        if isinstance(value, str):
+            return self._encode_text(value)
+        if isinstance(value, bytes):
+            return self._encode_image(value, "the image")
+        if isinstance(value, Mapping):
+            return tensors.named(value, self._signature)
+        if self._image and (not hasattr(value, "__dlpack__") or _is_pixels(value)):
+            return {self._image_name: self._image.encode(value)}  # type: ignore[arg-type]
+        return tensors.by_name(value, self._signature)
+
+    def decode(self, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """See `deepseek.plugin.Codec.decode`."""
+        columns: dict[str, Any] = dict(outputs)
+        if self._classes:
+            name = self._class_name or next(iter(outputs))
+            if name not in outputs:
+                raise ConfigError(f"`outputs.classes.tensor` must name one of: {', '.join(outputs)}")
+            columns[name] = self._classes.decode(outputs[name])
+        if self._embedding:
+            from deepseek_codecs.classes import pool
+
+            if self._embedding.tensor not in outputs:
+                raise ConfigError(f"`outputs.embedding.tensor` must name one of: {', '.join(outputs)}")
+            columns = {"embedding": pool(self._embedding, outputs[self._embedding.tensor])}
+        if any(np.ndim(value) == 0 for value in outputs.values()):
+            return [columns]
+        rows = min(len(value) for value in columns.values())
+        return [{name: value[row] for name, value in columns.items()} for row in range(rows)]
+
+    def _is_path(self, text: str) -> bool:
+        """A text is a path when the pipeline takes no texts, or when it ends like a file and there is one."""
+        return not self._text or (Path(text).suffix.lower() in self.suffixes and Path(text).is_file())
+
+    def _content(self, path: Path | None, label: str) -> bytes:
+        assert path is not None  # noqa: S101
+        try:
+            size = path.stat().st_size
+            if size > self._limit:
+                hint = "raise `inputs.max_file_size`"
+                raise InputError(f"{label} is {Size(size)}, more than {Size(self._limit)}", hint=hint)
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise InputNotFoundError(f"there is no file {label}") from None
+        except OSError as exc:
+            raise InputError(f"{label} can't be read: {exc.strerror}") from exc
+
+    def _encode_image(self, picture: bytes, label: str) -> dict[str, Any]:
+        if self._image is None:
+            raise InputError(f"{label}: this pipeline takes no pictures", hint="add the section `inputs.image`")
+        return {self._image_name: self._image.encode(picture, label)}
+
+    def _encode_text(self, text: str) -> dict[str, Any]:
+        if self._text is None:
+            raise InputError("this pipeline takes no texts", hint="add the section `inputs.text`")
+        return self._text.encode(text)
+
+    def _read_text(self, content: bytes, label: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        try:
+            lines = content.decode("utf-8").splitlines()
+        except UnicodeDecodeError as exc:
+            raise InputError(f"{label} is not UTF-8 text: {exc}") from exc
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield f"{label}:{number}", self._encode_text(line)
+
+
+def _sniff(content: bytes) -> str:
+    for magic, suffix in _MAGIC:
+        if content.startswith(magic):
+            return suffix
+    return ".json" if content.lstrip()[:1] in (b"{", b"[") else ".txt"
+
+
+def _is_pixels(value: Any) -> bool:
+    return str(value.dtype).endswith("uint8") and len(value.shape) in (2, 3)

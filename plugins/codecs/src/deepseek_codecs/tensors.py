@@ -1,0 +1,81 @@
+"""Tensors from files and plain values: .npy, .npz, .json; never unpickled."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from deepseek.plugin import ANY, InputError, Signature, TensorSpec
+
+SUFFIXES = frozenset({".npy", ".npz", ".json"})
+
+
+def read(data: bytes, suffix: str, signature: Signature, label: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Items of a tensor file. ``.npy`` is the model's only input; ``.npz`` and ``.json`` name theirs.
+
+    A JSON file is one object ``{"input": nested lists}``, a list of such objects, or, for a model with
+    one input, a nested list.
+
+    Raises:
+        InputError: damaged, pickled, or not of this form.
+    """
+    if suffix == ".json":
+        yield from _json(data, signature, label)
+        return
+    try:
+        if suffix == ".npy":
+            yield label, by_name(np.load(io.BytesIO(data), allow_pickle=False), signature)
+        else:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                yield label, {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, SyntaxError) as exc:
+        hint = "save it again with numpy.save; object arrays are never unpickled" if "pickle" in str(exc) else ""
+        raise InputError(f"{label} can't be read: {exc}", hint=hint) from exc
+
+
+def by_name(value: Any, signature: Signature) -> dict[str, Any]:
+    """A single array as the model's only input. Raises InputError when the model has several."""
+    needed = [spec for spec in signature.inputs if not spec.optional]
+    if len(needed) != 1:
+        names = ", ".join(spec.name for spec in signature.inputs)
+        raise InputError("the model has several inputs; name each tensor", hint=f"its inputs are: {names}")
+    return {needed[0].name: array(value, needed[0])}
+
+
+def named(values: Mapping[str, Any], signature: Signature) -> dict[str, Any]:
+    """Arrays from a mapping of arrays or nested lists."""
+    specs = {spec.name: spec for spec in signature.inputs}
+    return {name: array(value, specs.get(name, TensorSpec(name))) for name, value in values.items()}
+
+
+def array(value: Any, spec: TensorSpec) -> Any:
+    """An array as it is; nested lists and numbers in the dtype that the model wants. Raises InputError."""
+    if hasattr(value, "__dlpack__"):
+        return value
+    try:
+        result = np.asarray(value, dtype=None if spec.dtype in ("", "str") else spec.dtype)
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise InputError(f"the input `{spec.name}` is not a tensor: {exc}", hint=f"the model takes {spec}") from exc
+    if result.dtype == object and spec.dtype != "str":
+        raise InputError(f"the input `{spec.name}` has rows of different lengths", hint=f"the model takes {spec}")
+    # One item without its batch dimension, as people write it down.
+    if spec.shape and result.ndim == len(spec.shape) - 1 and spec.shape[0] in (ANY, 1):
+        result = result[None]
+    return result.astype(object) if spec.dtype == "str" else result
+
+
+def _json(data: bytes, signature: Signature, label: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise InputError(f"{label} is not JSON: {exc}") from exc
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield f"{label}[{index}]", named(item, signature)
+    else:
+        yield label, named(value, signature) if isinstance(value, dict) else by_name(value, signature)

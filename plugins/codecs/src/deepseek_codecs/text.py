@@ -1,0 +1,50 @@
+"""Texts to token ids, with the `tokenizers` library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepseek.plugin import ConfigError, MissingLibraryError, Signature, library_missing
+from deepseek_codecs.settings import TextSettings
+
+
+class TextCoder:
+    """Tokenizes one text at a time into the inputs that the model takes."""
+
+    def __init__(self, settings: TextSettings, model: Path, signature: Signature) -> None:
+        if missing := library_missing("tokenizers", "deepseek-codecs", "text"):
+            raise MissingLibraryError(f"text inputs: {missing.reason}")
+        path = settings.tokenizer or (model / "tokenizer.json" if model.is_dir() else model.parent / "tokenizer.json")
+        self._tokenizer = _open(path)
+        self._tokenizer.enable_truncation(settings.max_length)
+        if settings.pad_to:
+            self._tokenizer.enable_padding(length=settings.pad_to)
+        else:
+            self._tokenizer.no_padding()
+        self._names = [spec.name for spec in signature.inputs]
+
+    def encode(self, text: str) -> dict[str, Any]:
+        """``input_ids``, ``attention_mask`` and ``token_type_ids``, int64[1, tokens], as far as the model takes them."""
+        encoding = self._tokenizer.encode(text)
+        found = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
+        return {name: np.asarray([found[name]], np.int64) for name in self._names if name in found}
+
+
+def _open(path: Path) -> Any:
+    import tokenizers
+
+    if not path.is_file():
+        hint = "set `inputs.text.tokenizer` to the model's tokenizer.json"
+        raise ConfigError(f"there is no tokenizer at {path}", where="inputs.text", hint=hint)
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    # The Rust library raises plain Exception.
+    except Exception as exc:
+        raise ConfigError(f"the tokenizer can't be read: {exc}", where=str(path)) from exc
