@@ -14,9 +14,12 @@ class ImageSettings(Settings):
     """How a photograph becomes a tensor: decode, resize, crop, normalise, lay out."""
 
     tensor: Annotated[str, Meta(description="The model's input; omitted: its only one.")] = ""
-    resize: Annotated[int | None, Meta(ge=1, description="Scale the shorter side to this many pixels.")] = None
+    resize: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="Scale the shorter side to this many pixels.")
+    ] = None
     crop: Annotated[
-        int | None, Meta(ge=1, description="Cut this square out of the middle; without `resize`, squeeze into it.")
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Cut this square out of the middle; without `resize`, squeeze into it."),
     ] = None
     interpolation: Annotated[
         Literal["nearest", "bilinear", "bicubic", "lanczos"], Meta(description="How pixels are resampled.")
@@ -39,7 +42,9 @@ class TextSettings(Settings):
         Path | None, Meta(description="A `tokenizer.json`; omitted: the one in the model's folder.")
     ] = None
     max_length: Annotated[int, Meta(ge=1, description="Cut longer texts to this many tokens.")] = 512
-    pad_to: Annotated[int | None, Meta(ge=1, description="Pad every text to this many tokens; omitted: no padding.")] = None
+    pad_to: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="Pad every text to this many tokens; omitted: no padding.")
+    ] = None
 
 
 class InputsSettings(Settings):

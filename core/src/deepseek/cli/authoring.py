@@ -1,0 +1,73 @@
+"""plugin new: write a whole working plugin distribution."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from string import Template
+
+import click
+
+from deepseek.errors import OutputError
+from deepseek.files import output_errors
+from deepseek.plugins import discover
+from deepseek.versions import API
+
+
+@click.group()
+def plugin() -> None:
+    """Write plugins of your own."""
+
+
+@plugin.command()
+@click.argument("name")
+@click.option("--into", type=click.Path(path_type=Path), default=Path(), help="Parent folder; default: here.")
+def new(name: str, into: Path) -> None:
+    """Write a working plugin distribution called NAME: package, hooks, settings, tests, README."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise click.UsageError(f"`{name}` must start with a letter and hold only a-z, 0-9 and _")
+    if name in {found.name for found in discover()}:
+        raise click.UsageError(f"a plugin `{name}` is installed already; choose another name")
+    target = into / f"deepseek-{name.replace('_', '-')}"
+    write(name, target)
+    print(f"wrote {target}\n\nnext:\n  pip install -e '{target}[test]'\n  pytest {target}\n  deepseek plugins")
+
+
+def write(name: str, target: Path) -> None:
+    """Fill the template into `target`, all of it or nothing.
+
+    Raises:
+        OutputError: `target` exists, or can't be written.
+    """
+    if target.exists():
+        raise OutputError("there is something already", where=str(target), hint="remove it, or choose another --into")
+    words = {
+        "name": name,
+        "dashed": name.replace("_", "-"),
+        "Name": "".join(part.capitalize() for part in name.split("_")),
+        "api": f"{API[0]}.{API[1]}",
+    }
+    with output_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            _fill(files("deepseek") / "templates" / "plugin", scratch, words)
+            scratch.chmod(0o755)
+            scratch.rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fill(template: Traversable, folder: Path, words: dict[str, str]) -> None:
+    """Copy a folder, with ``$name`` filled in in contents and ``NAME`` in file names; ``.tmpl`` goes."""
+    for item in template.iterdir():
+        path = folder / item.name.replace("NAME", words["name"]).removesuffix(".tmpl")
+        if item.is_dir():
+            path.mkdir()
+            _fill(item, path, words)
+        else:
+            path.write_text(Template(item.read_text(encoding="utf-8")).substitute(words), encoding="utf-8")

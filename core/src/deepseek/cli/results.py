@@ -1,0 +1,132 @@
+"""Where answers go: a table on the terminal, JSON lines, or a file of tensors; files appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from deepseek.cli.tables import print_table
+from deepseek.errors import OutputError
+from deepseek.files import atomic_write, output_errors
+
+
+class Results(Protocol):
+    """Takes the answers one by one."""
+
+    def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
+        """One item: its label, its raw outputs, and its decoded rows."""
+
+
+@contextmanager
+def open_results(path: Path | None, as_json: bool) -> Iterator[Results]:
+    """Results for ``-o path`` or standard output.
+
+    Raises:
+        OutputError: an unknown ending, or the file can't be written.
+    """
+    if path is None:
+        table = JsonLines(sys.stdout) if as_json else Table()
+        yield table
+        if isinstance(table, Table):
+            table.show()
+        return
+    if path.suffix not in (".json", ".jsonl", ".npz"):
+        # A device such as /dev/stdout or a named pipe has no ending: JSON lines.
+        if not path.exists() or path.is_file():
+            raise OutputError(f"no way to write `{path.suffix}` files", where=str(path), hint=".json, .jsonl or .npz")
+    with atomic_write(path) as scratch:
+        yield from _to_file(path.suffix, scratch)
+
+
+def _to_file(suffix: str, scratch: Path) -> Iterator[Results]:
+    if suffix == ".npz":
+        tensors = Tensors()
+        yield tensors
+        tensors.save(scratch)
+    elif suffix == ".json":
+        everything = Everything()
+        yield everything
+        scratch.write_text(json.dumps(everything.items, default=_plain, ensure_ascii=False, indent=1), encoding="utf-8")
+    else:
+        with scratch.open("w", encoding="utf-8") as file:
+            yield JsonLines(file)
+
+
+class Table:
+    """Rows for people: the label, and each answer in a few words."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[str]] = []
+        self._headings: list[str] = ["input"]
+
+    def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
+        for number, answer in enumerate(answers):
+            self._headings = ["input", *answer] if len(answer) >= len(self._headings) else self._headings
+            self._rows.append([label if len(answers) == 1 else f"{label}[{number}]", *map(_brief, answer.values())])
+
+    def show(self) -> None:
+        print_table(self._headings, self._rows)
+
+
+class JsonLines:
+    """One object per item and row, written as it comes: a reader sees the first before the last is computed."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
+        with output_errors(getattr(self._file, "name", "standard output")):
+            for answer in answers:
+                self._file.write(json.dumps({"input": label, **answer}, default=_plain, ensure_ascii=False) + "\n")
+
+
+class Everything:
+    """All items, for one JSON document."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+
+    def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
+        self.items += [{"input": label, **answer} for answer in answers]
+
+
+class Tensors:
+    """The raw outputs of all items, concatenated along the batch, and the labels beside them."""
+
+    def __init__(self) -> None:
+        self._labels: list[str] = []
+        self._outputs: list[Mapping[str, Any]] = []
+
+    def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
+        self._labels += [label] * len(answers)
+        self._outputs.append(dict(outputs))
+
+    def save(self, path: Path) -> None:
+        import numpy as np
+
+        names = list(self._outputs[0]) if self._outputs else []
+        try:
+            columns = {name: np.concatenate([np.atleast_1d(item[name]) for item in self._outputs]) for name in names}
+        except ValueError as exc:
+            hint = "write .json instead"
+            raise OutputError(f"the outputs differ in shape and can't stand in one array: {exc}", hint=hint) from exc
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, input=np.asarray(self._labels), **columns)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist()
+
+
+def _brief(value: Any) -> str:
+    """An answer in a few words: the best classes, a number, or an array's shape and first values."""
+    if isinstance(value, list):
+        return ", ".join(f"{item['label']} {item['score']:.2f}" if isinstance(item, dict) else str(item) for item in value)
+    if getattr(value, "ndim", 0):
+        first = ", ".join(f"{number:.4g}" if value.dtype.kind == "f" else str(number) for number in value.ravel()[:4])
+        return f"{value.dtype}{list(value.shape)}: {first}{', ...' if value.size > 4 else ''}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,132 @@
+"""run: items in, answers out."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepseek.cli import options
+from deepseek.cli.results import open_results
+from deepseek.errors import DeepSeekError, InputError, InputNotFoundError
+from deepseek.pipeline import Pipeline
+from deepseek.types import Codec
+
+
+@click.command()
+@options.pipeline
+@click.argument("inputs", nargs=-1, metavar="INPUT...")
+@options.as_json
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to FILE: .json, .jsonl or .npz (tensors).")
+@click.option("--keep-going", is_flag=True, help="Report an input that fails and go on with the next.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the plan, and what each step of the build took.")
+@click.pass_context
+def run(
+    context: click.Context,
+    pipeline: Path,
+    inputs: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+    output: Path | None,
+    keep_going: bool,
+    verbose: bool,
+) -> int:
+    """Run PIPELINE on each INPUT: files, folders, globs, or - for standard input.
+
+    Files are .jpg .png .webp .bmp .gif .tiff, .npy .npz .json, or .txt with one text per line.
+    """
+    from deepseek.kernel import assemble, explain
+
+    if not inputs:
+        raise click.UsageError("give at least one INPUT: a file, a folder, a glob, or - for standard input")
+    plan = explain(pipeline, overrides=overrides)
+    if verbose:
+        print(plan, file=sys.stderr)
+    # Named before the model is loaded: a typing mistake should not cost the loading.
+    named = [path for argument in inputs for path in expand(argument)]
+    with assemble(plan) as built:
+        if verbose:
+            _report(built)
+        paths = [path for path in named if path is None or not path.is_dir()]
+        paths += [found for path in named if path and path.is_dir() for found in _in_folder(path, built.codec)]
+        if not paths:
+            raise InputNotFoundError("there is no input file", hint=f"known types: {' '.join(sorted(built.codec.suffixes))}")
+        # An interrupted or failed run leaves no half-written file: open_results renames at the end.
+        with open_results(output, as_json) as results, _progress(len(paths), output) as advance:
+            failed = 0
+            for path in paths:
+                failed += _one(built, path, results, keep_going)
+                advance()
+    return InputError.exit_code if failed else 0
+
+
+def _one(pipeline: Pipeline, path: Path | None, results: Any, keep_going: bool) -> int:
+    """Answer every item of one file; 1 when it failed and that is to be passed over."""
+    try:
+        for label, tensors in _items(pipeline.codec, path):
+            outputs = pipeline.run(tensors)
+            results.add(label, outputs, pipeline.codec.decode(outputs))
+    except DeepSeekError as error:
+        if not keep_going:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _items(codec: Codec, path: Path | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return codec.read(path, None if path else sys.stdin.buffer.read())
+
+
+def expand(argument: str) -> list[Path | None]:
+    """The paths that an argument stands for; None is standard input. Raises InputNotFoundError."""
+    if argument == "-":
+        return [None]
+    path = Path(argument).expanduser()
+    if path.exists():
+        return [path]
+    found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(argument) else []
+    if not found:
+        hint = f"the folder {path.parent} does not exist" if not path.parent.is_dir() else "check the spelling"
+        raise InputNotFoundError(f"there is no file {argument}", hint=hint)
+    return [Path(name) for name in found]
+
+
+def _in_folder(folder: Path, codec: Codec) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in codec.suffixes and path.is_file())
+
+
+def _progress(total: int, output: Path | None) -> Any:
+    """A bar on standard error, for people who wait: only in a terminal, and only for more than a few inputs."""
+    if total < 4 or not sys.stderr.isatty() or (output is None and sys.stdout.isatty() and total < 20):
+        return nullcontext(lambda: None)
+    return _bar(total)
+
+
+def _bar(total: int) -> Any:
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    @contextmanager
+    def bar() -> Iterator[Any]:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("", total=total)
+            yield lambda: progress.advance(task)
+
+    return bar()
+
+
+def _report(pipeline: Pipeline) -> None:
+    for step in pipeline.steps:
+        note = f"  ({step.note})" if step.note else ""
+        print(f"built      {step.name}: {step.seconds:.2f} s, {step.resident_bytes / 2**20:+.0f} MiB{note}", file=sys.stderr)
+
+
