@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +22,7 @@ from deepseek.types import TensorSpec
 from deepseek.units import Duration, Percent, Size
 
 
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every section's settings: frozen, keyword-only, unknown keys refused.
 
@@ -36,7 +37,9 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 class TensorSettings(Settings):
     """A tensor as the pipeline declares it."""
 
-    dtype: Annotated[str, Meta(description="Element type by its NumPy name.", examples=["float32", "int64"])] = "float32"
+    dtype: Annotated[str, Meta(description="Element type by its NumPy name.", examples=["float32", "int64"])] = (
+        "float32"
+    )
     shape: Annotated[
         list[int] | None, Meta(description="One size per dimension, -1 where it varies; omitted: not known.")
     ] = None
@@ -154,7 +157,8 @@ def convert(document: Document, key: Key, value: object, kind: type[SettingsT]) 
 
 def _convert(document: Document, key: Key, value: object, kind: Any) -> object:
     """Recurse by hand through structs, mappings and lists, so that an error knows its exact place
-    (msgspec's own messages leave out the keys of mappings); leaves are msgspec's."""
+    (msgspec's own messages leave out the keys of mappings); leaves are msgspec's.
+    """
     bare = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
     arms = typing.get_args(bare) if typing.get_origin(bare) in (Union, types.UnionType) else (bare,)
     for arm in arms:
@@ -179,7 +183,9 @@ def _struct(document: Document, key: Key, value: Mapping[str, object], kind: Any
             raise _unknown(document, (*key, name), fields)
     for name, field in fields.items():
         if field.required and name not in value:
-            raise ConfigError(f"`{dotted((*key, name))}` is missing", where=document.where(key), hint=_describe(field.type))
+            raise ConfigError(
+                f"`{dotted((*key, name))}` is missing", where=document.where(key), hint=_describe(field.type)
+            )
     return kind(**{fields[n].name: _convert(document, (*key, n), v, fields[n].type) for n, v in value.items()})
 
 
@@ -206,18 +212,27 @@ def _leaf(document: Document, key: Key, value: object, kind: Any) -> object:
     try:
         return msgspec.convert(value, kind, dec_hook=custom)
     except msgspec.ValidationError as exc:
-        problem = _problem(str(exc).partition(" - at `")[0])
+        problem = _problem(str(exc).partition(" - at `")[0], kind)
         raise ConfigError(f"`{dotted(key)}` {problem} (got {_show(value)})", where=document.where(key)) from exc
 
 
-def _problem(message: str) -> str:
-    """msgspec's "Expected `int`, got `str`" as the second half of a sentence about the key."""
+def _problem(message: str, kind: Any) -> str:
+    """Msgspec's "Expected `int`, got `str`" as the second half of a sentence about the key."""
     if message.startswith("Expected "):
-        wanted = message.removeprefix("Expected ").partition(", got")[0].replace(" | ", " or ").replace("null", "nothing")
+        wanted = (
+            message.removeprefix("Expected ").partition(", got")[0].replace(" | ", " or ").replace("null", "nothing")
+        )
         return f"must be {wanted}"
     if message.startswith("Invalid enum value"):
-        return "is not one of the allowed values"
+        return f"must be one of {', '.join(f'`{choice}`' for choice in _choices(kind))}"
     return message
+
+
+def _choices(kind: Any) -> list[object]:
+    """The values of a Literal, wherever it stands within Annotated and unions."""
+    if typing.get_origin(kind) is Literal:
+        return list(typing.get_args(kind))
+    return [choice for arm in typing.get_args(kind) for choice in _choices(arm)]
 
 
 def _show(value: object) -> str:

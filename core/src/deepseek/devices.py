@@ -92,10 +92,7 @@ def _cpu_quota(root: Path) -> float:
 
 
 def _processor(cpuinfo: Path) -> tuple[str, set[str]]:
-    lines = dict(
-        (key.strip(), value.strip())
-        for key, _, value in (line.partition(":") for line in _read(cpuinfo).splitlines())
-        if value
-    )
+    pairs = (line.partition(":") for line in _read(cpuinfo).splitlines())
+    lines = {key.strip(): value.strip() for key, _, value in pairs if value}
     flags = set((lines.get("flags") or lines.get("Features") or "").split())
     return lines.get("model name") or platform.processor() or platform.machine(), flags

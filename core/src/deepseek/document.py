@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -91,7 +92,9 @@ def _read_file(path: Path) -> Document:
     document = Document({}, str(path), path.resolve().parent)
     data = _Reader(document).text(text, str(path))
     if not isinstance(data, dict):
-        raise ConfigError("a pipeline file is a mapping of keys to values", where=f"{path}:1:1", hint="start with `model:`")
+        raise ConfigError(
+            "a pipeline file is a mapping of keys to values", where=f"{path}:1:1", hint="start with `model:`"
+        )
     document.data = data
     return document
 
@@ -125,7 +128,7 @@ class _Reader:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.constructor = yaml.constructor.SafeConstructor()
-        self.resolver = yaml.resolver.Resolver()
+        self.resolver: Any = yaml.resolver.Resolver()
         self.nodes = 0
 
     def text(self, text: str, name: str) -> object:
@@ -175,10 +178,10 @@ class _Reader:
             result[text] = self.build(value_node, (*key, text), name)
         return result
 
-    def scalar(self, node: Node, where: str) -> object:
+    def scalar(self, node: Any, where: str) -> object:
         if "${" in node.value:
             node.value = _VARIABLE.sub(lambda match: _variable(match, where), node.value)
-            if node.style is None:
+            if not node.style:
                 # An unquoted ${N} takes the type of what it stands for, as if it had been written there.
                 node.tag = self.resolver.resolve(ScalarNode, node.value, (True, False))
         try:

@@ -31,7 +31,7 @@ from typing import ClassVar
 
 
 class DeepSeekError(Exception):
-    """What went wrong, where, and the way out.
+    r"""What went wrong, where, and the way out.
 
     Args:
         what: one sentence that names the thing and the fault.
@@ -40,7 +40,7 @@ class DeepSeekError(Exception):
 
     Example:
         >>> str(DeepSeekError("`a` is unknown", where="p.yaml:3:1", hint="remove it"))
-        'p.yaml:3:1: `a` is unknown\\n  fix: remove it'
+        'p.yaml:3:1: `a` is unknown\n  fix: remove it'
     """
 
     exit_code: ClassVar[int] = 1

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import click
 
     from deepseek.config import Config, Settings

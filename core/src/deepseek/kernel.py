@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -65,9 +66,7 @@ def build(
     return assemble(explain(configuration, overrides=overrides, plugins=plugins))
 
 
-def explain(
-    configuration: Configuration, *, overrides: Sequence[str] = (), plugins: Sequence[ModuleType] = ()
-) -> Plan:
+def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plugins: Sequence[ModuleType] = ()) -> Plan:
     """Decide everything that `build` would do, without loading the model.
 
     Takes the same arguments and raises the same errors as `build`, those of loading excepted.
@@ -128,7 +127,7 @@ def assemble(plan: Plan) -> Pipeline:
         bench = _Workbench(stack)
         model = bench.measure(f"load {plan.loader.name}", plan.loader.record.load)
         model = _apply(plan, model, bench)
-        executor = bench.measure(f"open {plan.engine.name}", lambda: plan.engine.record.open(model))
+        executor = bench.measure(f"open {plan.engine.name}", partial(plan.engine.record.open, model))
         stack.callback(executor.close)
         # Executors keep what they need; the loaded model would hold a second copy of the weights.
         del model
@@ -171,12 +170,10 @@ class _Workbench:
 
 def _apply(plan: Plan, model: Model, bench: _Workbench) -> Model:
     for item in plan.passes:
-        work, before = item.record.apply, model
-        model = bench.measure(f"{item.record.name}", lambda: work(before, bench.folder()))
+        name, before = item.record.name, model
+        model = bench.measure(name, partial(item.record.apply, before, bench.folder()))
         if item.record.stage is Stage.CONVERT:
-            after = model
-            error = bench.measure(f"check {item.record.name}", lambda: verify.compare(before, after, plan.engines))
-            bench.note(error)
+            bench.note(bench.measure(f"check {name}", partial(verify.compare, before, model, plan.engines)))
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -220,8 +221,9 @@ def input_check(signature: Signature) -> Callable[[Tensors], None]:
 
 def dtype_name(dtype: Any) -> str:
     """NumPy's name for the dtype of any array library: ``torch.float32`` is ``float32``; text is ``str``."""
-    text = str(dtype).rpartition(".")[2].strip("<>'")
-    return "str" if text in ("object", "str", "string", "bytes") or text[:1] in "US|" else text
+    # "float32", "torch.float32", "<dtype: 'float32'>", "<U3": the last word tells.
+    word = re.findall(r"\w+", str(dtype))[-1]
+    return "str" if word in ("object", "str", "string", "bytes") or word[:1] in "US" else word
 
 
 def _check_names(tensors: Tensors, specs: Mapping[str, TensorSpec], needed: frozenset[str]) -> None:

@@ -118,8 +118,7 @@ class Plan:
         lines.append(
             f"execute    {self.engine.name}: {_facts(details) or self.format}  [{self.registry.describe(self.engine.plugin)}]"
         )
-        for item in self.wrappers:
-            lines.append(f"wrap       {item.name}  [{self.registry.describe(item.plugin)}]")
+        lines += [f"wrap       {item.name}  [{self.registry.describe(item.plugin)}]" for item in self.wrappers]
         lines.append(f"schedule   {self.policy.name}: {_facts(self.policy.record.facts)}")
         if self.coding:
             lines.append(f"codec      {self.coding.name}: {_facts(self.coding.record.facts) or 'tensors'}")

@@ -65,7 +65,6 @@ from deepseek.versions import API
 hookimpl = pluggy.HookimplMarker("deepseek")
 
 
-
 def library_missing(module: str, plugin: str, *flavours: str) -> Decline | None:
     """A Decline that says what to install when an engine's library is absent; None when it is there.
 

@@ -79,13 +79,15 @@ def discover() -> list[Plugin]:
             plugin = _describe(dist, point)
             if plugin.name in found:
                 hint = f"uninstall one: pip uninstall {plugin.distribution}"
-                raise PluginError(f"two plugins are named `{plugin.name}`: {found[plugin.name]} and {plugin}", hint=hint)
+                raise PluginError(
+                    f"two plugins are named `{plugin.name}`: {found[plugin.name]} and {plugin}", hint=hint
+                )
             found[plugin.name] = plugin
     return [found[name] for name in sorted(found)]
 
 
 def _describe(dist: Distribution, point: EntryPoint) -> Plugin:
-    words = (dist.metadata.get("Keywords") or "").replace(",", " ").split()
+    words = (dist.metadata["Keywords"] or "").replace(",", " ").split()
     api = next((word.removeprefix(API_KEYWORD) for word in words if word.startswith(API_KEYWORD)), "")
     return Plugin(point.name, dist.name, dist.version, point.module, api)
 

@@ -1,12 +1,20 @@
-"""The JSON Schema of a pipeline file: the kernel's keys and every installed plugin's section."""
+"""The JSON Schema of a pipeline file: the kernel's keys and every installed plugin's section.
+
+Settings are walked by hand, as in `deepseek.config`: msgspec describes the leaves, but can't state
+defaults of types of our own (durations, sizes, paths).
+"""
 
 from __future__ import annotations
 
+import inspect
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Union
 
 import msgspec
+from msgspec import Meta
 
 from deepseek.config import KernelSettings, Settings
 from deepseek.units import Duration, Percent, Size
@@ -14,22 +22,63 @@ from deepseek.units import Duration, Percent, Size
 
 def json_schema(sections: Mapping[str, type[Settings]]) -> dict[str, Any]:
     """A JSON Schema (2020-12) that editors use to complete and check a pipeline file."""
-    kinds = [KernelSettings, *sections.values()]
-    refs, definitions = msgspec.json.schema_components(kinds, schema_hook=_custom, ref_template="#/$defs/{name}")
-    root = definitions.pop("KernelSettings")
-    for name, ref in zip(sections, refs[1:], strict=True):
-        root["properties"][name] = ref
+    root = struct_schema(KernelSettings)
+    for name, kind in sections.items():
+        root["properties"][name] = struct_schema(kind)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "title": "DeepSeek pipeline"}
+
+
+def struct_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """One settings class: its fields with types, limits, defaults and descriptions."""
+    fields = msgspec.structs.fields(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    properties = {field.encode_name: _field(field, hints[field.name]) for field in fields}
+    required = [field.encode_name for field in fields if field.required]
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **root,
-        "title": "DeepSeek pipeline",
-        "$defs": definitions,
+        "type": "object",
+        "description": (inspect.getdoc(kind) or "").partition("\n")[0],
+        "properties": properties,
+        **({"required": required} if required else {}),
+        "additionalProperties": False,
     }
+
+
+def _field(field: msgspec.structs.FieldInfo, kind: Any) -> dict[str, Any]:
+    schema = _schema(kind)
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    if default is not msgspec.NODEFAULT and default is not None and not isinstance(default, msgspec.Struct):
+        schema["default"] = str(default) if isinstance(default, Path | Duration | Size | Percent) else default
+    return schema
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    if typing.get_origin(kind) is Annotated:
+        bare, *extras = typing.get_args(kind)
+        if not _holds_struct(bare):
+            return dict(msgspec.json.schema(kind, schema_hook=_custom))
+        described = [extra.description for extra in extras if isinstance(extra, Meta) and extra.description]
+        return {**_schema(bare), **({"description": described[0]} if described else {})}
+    origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return struct_schema(kind)
+    if origin in (Union, types.UnionType) and _holds_struct(kind):
+        return {"anyOf": [_schema(arm) for arm in args]}
+    if origin is dict and _holds_struct(kind):
+        return {"type": "object", "additionalProperties": _schema(args[1])}
+    if origin is list and _holds_struct(kind):
+        return {"type": "array", "items": _schema(args[0])}
+    return dict(msgspec.json.schema(kind, schema_hook=_custom))
+
+
+def _holds_struct(kind: Any) -> bool:
+    if isinstance(kind, type) and not typing.get_args(kind):
+        return issubclass(kind, msgspec.Struct)
+    return any(_holds_struct(arm) for arm in typing.get_args(kind))
 
 
 def _custom(kind: type) -> dict[str, Any]:
     if issubclass(kind, Path):
         return {"type": "string", "format": "path"}
     if issubclass(kind, Duration | Size | Percent):
-        return {"type": ["string", "number"], "description": f"{kind.wanted[0].upper()}{kind.wanted[1:]}.", **kind.schema}
+        return {"type": ["string", "number"], **kind.schema}
     raise NotImplementedError(kind)

@@ -24,7 +24,10 @@ class Duration(float):
     """
 
     wanted: ClassVar[str] = "a duration such as `2ms`, `1.5s` or `5m`"
-    schema: ClassVar[dict[str, object]] = {"pattern": r"^\s*[0-9.]+\s*(us|µs|ms|s|m|h|d)\s*$", "examples": ["2ms", "5m"]}
+    schema: ClassVar[dict[str, object]] = {
+        "pattern": r"^\s*[0-9.]+\s*(us|µs|ms|s|m|h|d)\s*$",
+        "examples": ["2ms", "5m"],
+    }
     _UNITS: ClassVar[dict[str, float]] = {
         "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0,
     }  # fmt: skip
@@ -58,7 +61,10 @@ class Size(int):
     """
 
     wanted: ClassVar[str] = "a size such as `512MiB` or `16GiB`"
-    schema: ClassVar[dict[str, object]] = {"pattern": r"^\s*[0-9.]+\s*([KMGT]i?B|B)\s*$", "examples": ["512MiB", "16GiB"]}
+    schema: ClassVar[dict[str, object]] = {
+        "pattern": r"^\s*[0-9.]+\s*([KMGT]i?B|B)\s*$",
+        "examples": ["512MiB", "16GiB"],
+    }
     _UNITS: ClassVar[dict[str, int]] = {
         "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
         "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,

@@ -12,8 +12,9 @@ from deepseek.types import ANY, NO_OPTIONS, Engine, Executor, Model, Signature, 
 #: How far an output may be off, relative to the largest value of the original's output.
 TOLERANCE = 1e-3
 
-#: Stands in for a dimension that may vary. Two, because exporters specialise on a size of one.
-SAMPLE_SIZE = 2
+#: Stand in for dimensions that may vary, the first and the others. Not one, which exporters specialise on,
+#: and not the same, lest two dimensions be taken for one.
+SAMPLE_ROWS, SAMPLE_SIZE = 2, 8
 
 
 def compare(original: Model, converted: Model, engines: Sequence[Engine]) -> str:
@@ -69,8 +70,12 @@ def _distance(name: str, wanted: Any, got: Any) -> float:
     return float(np.abs(wanted - got).max(initial=0.0)) / scale
 
 
-def sample(signature: Signature, rows: int = SAMPLE_SIZE, seed: int = 0) -> dict[str, Any]:
-    """Random inputs of the signature's shapes: normal floats, small non-negative integers, true and false."""
+def sample(signature: Signature, rows: int = SAMPLE_ROWS, seed: int = 0) -> dict[str, Any]:
+    """Random inputs of the signature's shapes: normal floats, integers 0 and 1, true and false.
+
+    Integers may be indices (0 and 1 are always legal) or a mask; each row starts with 1, because a mask that
+    hides everything has no defined result.
+    """
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -78,9 +83,9 @@ def sample(signature: Signature, rows: int = SAMPLE_SIZE, seed: int = 0) -> dict
 
 
 def _random(random: Any, spec: TensorSpec, rows: int) -> Any:
-    shape = [rows if size == ANY else size for size in spec.shape or ()]
-    if spec.dtype == "bool":
-        return random.integers(0, 2, shape).astype(bool)
-    if "int" in spec.dtype:
-        return random.integers(0, 2, shape).astype(spec.dtype)
+    shape = [size if size != ANY else SAMPLE_SIZE if axis else rows for axis, size in enumerate(spec.shape or ())]
+    if spec.dtype == "bool" or "int" in spec.dtype:
+        values = random.integers(0, 2, shape)
+        values[..., :1] = 1
+        return values.astype(spec.dtype)
     return random.standard_normal(shape).astype(spec.dtype or "float32")

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
-    except Exception as error:  # noqa: BLE001  (the last resort: a fault of ours is reported in one line too)
+    except Exception as error:
         if debug:
             raise
         code = _fault(error)
@@ -98,7 +98,10 @@ def _fault(error: Exception) -> int:
         return 0
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-        print("error: the output can't be written: the disk is full\n  fix: free space or write elsewhere", file=sys.stderr)
+        print(
+            "error: the output can't be written: the disk is full\n  fix: free space or write elsewhere",
+            file=sys.stderr,
+        )
         return 16
     if isinstance(error, MemoryError):
         print("error: there is not enough memory\n  fix: use a smaller model or batch", file=sys.stderr)

@@ -34,10 +34,10 @@ def open_results(path: Path | None, as_json: bool) -> Iterator[Results]:
         if isinstance(table, Table):
             table.show()
         return
-    if path.suffix not in (".json", ".jsonl", ".npz"):
-        # A device such as /dev/stdout or a named pipe has no ending: JSON lines.
-        if not path.exists() or path.is_file():
-            raise OutputError(f"no way to write `{path.suffix}` files", where=str(path), hint=".json, .jsonl or .npz")
+    # A device such as /dev/stdout or a named pipe has no ending: JSON lines.
+    is_device = path.exists() and not path.is_file()
+    if path.suffix not in (".json", ".jsonl", ".npz") and not is_device:
+        raise OutputError(f"no way to write `{path.suffix}` files", where=str(path), hint="use .json, .jsonl or .npz")
     with atomic_write(path) as scratch:
         yield from _to_file(path.suffix, scratch)
 
@@ -125,7 +125,9 @@ def _plain(value: Any) -> Any:
 def _brief(value: Any) -> str:
     """An answer in a few words: the best classes, a number, or an array's shape and first values."""
     if isinstance(value, list):
-        return ", ".join(f"{item['label']} {item['score']:.2f}" if isinstance(item, dict) else str(item) for item in value)
+        return ", ".join(
+            f"{item['label']} {item['score']:.2f}" if isinstance(item, dict) else str(item) for item in value
+        )
     if getattr(value, "ndim", 0):
         first = ", ".join(f"{number:.4g}" if value.dtype.kind == "f" else str(number) for number in value.ravel()[:4])
         return f"{value.dtype}{list(value.shape)}: {first}{', ...' if value.size > 4 else ''}"

@@ -25,9 +25,7 @@ from deepseek.types import Codec
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to FILE: .json, .jsonl or .npz (tensors).")
 @click.option("--keep-going", is_flag=True, help="Report an input that fails and go on with the next.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the plan, and what each step of the build took.")
-@click.pass_context
 def run(
-    context: click.Context,
     pipeline: Path,
     inputs: tuple[str, ...],
     overrides: tuple[str, ...],
@@ -55,7 +53,9 @@ def run(
         paths = [path for path in named if path is None or not path.is_dir()]
         paths += [found for path in named if path and path.is_dir() for found in _in_folder(path, built.codec)]
         if not paths:
-            raise InputNotFoundError("there is no input file", hint=f"known types: {' '.join(sorted(built.codec.suffixes))}")
+            raise InputNotFoundError(
+                "there is no input file", hint=f"known types: {' '.join(sorted(built.codec.suffixes))}"
+            )
         # An interrupted or failed run leaves no half-written file: open_results renames at the end.
         with open_results(output, as_json) as results, _progress(len(paths), output) as advance:
             failed = 0
@@ -127,6 +127,7 @@ def _bar(total: int) -> Any:
 def _report(pipeline: Pipeline) -> None:
     for step in pipeline.steps:
         note = f"  ({step.note})" if step.note else ""
-        print(f"built      {step.name}: {step.seconds:.2f} s, {step.resident_bytes / 2**20:+.0f} MiB{note}", file=sys.stderr)
-
-
+        print(
+            f"built      {step.name}: {step.seconds:.2f} s, {step.resident_bytes / 2**20:+.0f} MiB{note}",
+            file=sys.stderr,
+        )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from deepseek.plugin import InputError
 from PIL import Image, ImageOps
 
-from deepseek.plugin import InputError
 from deepseek_codecs.settings import ImageSettings
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -49,13 +49,13 @@ class ImageCoder:
             pixels = pixels[:, :, None]
         if settings.color == "BGR":
             pixels = pixels[:, :, ::-1]
-        if settings.dtype == "uint8":
-            tensor = pixels
-        else:
-            tensor = (pixels * self._factor + self._offset).astype(settings.dtype)
+        tensor = pixels if settings.dtype == "uint8" else self._normalised(pixels)
         if settings.layout == "NCHW":
             tensor = tensor.transpose(2, 0, 1)
         return np.ascontiguousarray(tensor)[None]
+
+    def _normalised(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.asarray(pixels * self._factor + self._offset, self._settings.dtype)
 
     def _open(self, picture: Path | bytes | Image.Image | np.ndarray[Any, Any], label: str) -> Image.Image:
         if isinstance(picture, np.ndarray):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta
-
 from deepseek.plugin import Settings, Size
+from msgspec import Meta
 
 
 class ImageSettings(Settings):
@@ -29,7 +28,9 @@ class ImageSettings(Settings):
     mean: Annotated[float | list[float], Meta(description="Subtract, one number or one per channel.")] = 0.0
     std: Annotated[float | list[float], Meta(description="Then divide, one number or one per channel.")] = 1.0
     layout: Annotated[Literal["NCHW", "NHWC"], Meta(description="Order of the tensor's dimensions.")] = "NCHW"
-    dtype: Annotated[Literal["float32", "float16", "uint8"], Meta(description="Element type of the tensor.")] = "float32"
+    dtype: Annotated[Literal["float32", "float16", "uint8"], Meta(description="Element type of the tensor.")] = (
+        "float32"
+    )
     max_pixels: Annotated[
         int, Meta(ge=1, description="Refuse larger pictures before they are unpacked (decompression bombs).")
     ] = 50_000_000
@@ -59,7 +60,9 @@ class ClassesSettings(Settings):
     """How scores become class names."""
 
     tensor: Annotated[str, Meta(description="The model's output; omitted: its only one.")] = ""
-    labels: Annotated[Path | None, Meta(description="Text file with one name per line, in the order of the classes.")] = None
+    labels: Annotated[
+        Path | None, Meta(description="Text file with one name per line, in the order of the classes.")
+    ] = None
     top_k: Annotated[int, Meta(ge=1, description="How many classes to name.")] = 5
     softmax: Annotated[bool, Meta(description="Turn logits into probabilities first.")] = True
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from deepseek.plugin import ConfigError, MissingLibraryError, Signature, library_missing
+
 from deepseek_codecs.settings import TextSettings
 
 
@@ -27,7 +27,7 @@ class TextCoder:
         self._names = [spec.name for spec in signature.inputs]
 
     def encode(self, text: str) -> dict[str, Any]:
-        """``input_ids``, ``attention_mask`` and ``token_type_ids``, int64[1, tokens], as far as the model takes them."""
+        """``input_ids``, ``attention_mask`` and ``token_type_ids``, int64[1, tokens], where the model takes them."""
         encoding = self._tokenizer.encode(text)
         found = {
             "input_ids": encoding.ids,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from deepseek.plugin import (
     ANY,
     Device,
@@ -18,6 +17,7 @@ from deepseek.plugin import (
     Tensors,
     TensorSpec,
 )
+
 from deepseek_onnxruntime.session import open_session
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deepseek.plugin import Config, Decline, Device, Engine, Loader, Settings, Source, hookimpl, library_missing
+
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta
-
 from deepseek.plugin import Settings
+from msgspec import Meta
 
 
 class OnnxRuntimeSettings(Settings):

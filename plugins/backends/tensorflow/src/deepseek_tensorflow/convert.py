@@ -7,14 +7,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from deepseek.plugin import Config, Model, ModelError, Pass, Stage, library_missing
+from deepseek.plugin import Model, ModelError, Pass, Stage, library_missing
+
 from deepseek_tensorflow.library import tensorflow
 from deepseek_tensorflow.loading import Graph
 
 OPSET = 18
 
 
-def to_onnx(config: Config) -> Pass:
+def to_onnx() -> Pass:
     """The conversion, as a pass that the kernel uses where formats have to be bridged."""
     return Pass("tensorflow-to-onnx", Stage.CONVERT, frozenset({"tensorflow"}), _convert, yields="onnx")
 

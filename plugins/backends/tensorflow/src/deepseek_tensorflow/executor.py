@@ -6,8 +6,8 @@ import gc
 from typing import Any
 
 import numpy as np
-
 from deepseek.plugin import Device, DeviceError, ExecutionError, InputError, Model, Options, OutOfMemoryError, Tensors
+
 from deepseek_tensorflow.library import tensorflow
 from deepseek_tensorflow.loading import Graph
 from deepseek_tensorflow.settings import TensorFlowSettings
@@ -34,7 +34,9 @@ class TensorFlowExecutor:
         tf = self._tf
         try:
             with tf.device(self._place):
-                tensors = {name: tf.convert_to_tensor(_plain(value), self._dtypes[name]) for name, value in inputs.items()}
+                tensors = {
+                    name: tf.convert_to_tensor(_plain(value), self._dtypes[name]) for name, value in inputs.items()
+                }
                 return {name: value.numpy() for name, value in self._function(**tensors).items()}
         except tf.errors.ResourceExhaustedError as exc:
             raise OutOfMemoryError("TensorFlow ran out of memory", hint="send a smaller batch") from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deepseek.plugin import Config, Decline, Device, Engine, Loader, Pass, Settings, Source, hookimpl, library_missing
+
 from deepseek_tensorflow.settings import TensorFlowSettings
 
 
@@ -26,10 +27,10 @@ def load(source: Source, config: Config) -> Loader | Decline | None:
 
 
 @hookimpl
-def optimize(config: Config) -> Pass:
+def optimize() -> Pass:
     from deepseek_tensorflow.convert import to_onnx
 
-    return to_onnx(config)
+    return to_onnx()
 
 
 @hookimpl

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from deepseek.plugin import Config, Device
+
 from deepseek_tensorflow.settings import TensorFlowSettings
 
 
@@ -26,29 +29,25 @@ def prepare(config: Config) -> Any:
     """
     tf, settings = tensorflow(), config[TensorFlowSettings]
     threading = tf.config.threading
-    for key, wanted, get, set_ in (
-        ("threads", settings.threads, threading.get_intra_op_parallelism_threads, threading.set_intra_op_parallelism_threads),
-        ("inter_op_threads", settings.inter_op_threads, threading.get_inter_op_parallelism_threads,
-         threading.set_inter_op_parallelism_threads),
-    ):  # fmt: skip
-        if wanted and get() != wanted:
-            _set_once(config, f"tensorflow.{key}", lambda set_=set_, wanted=wanted: set_(wanted))
+    if settings.threads and threading.get_intra_op_parallelism_threads() != settings.threads:
+        _set_once(config, "threads", partial(threading.set_intra_op_parallelism_threads, settings.threads))
+    if settings.inter_op_threads and threading.get_inter_op_parallelism_threads() != settings.inter_op_threads:
+        _set_once(
+            config, "inter_op_threads", partial(threading.set_inter_op_parallelism_threads, settings.inter_op_threads)
+        )
     for card in tf.config.list_physical_devices("GPU"):
         if tf.config.experimental.get_memory_growth(card) != settings.memory_growth:
-            _set_once(
-                config,
-                "tensorflow.memory_growth",
-                lambda card=card: tf.config.experimental.set_memory_growth(card, settings.memory_growth),
-            )
+            grow = partial(tf.config.experimental.set_memory_growth, card, settings.memory_growth)
+            _set_once(config, "memory_growth", grow)
     return tf
 
 
-def _set_once(config: Config, key: str, apply: Any) -> None:
+def _set_once(config: Config, key: str, apply: Callable[[], object]) -> None:
     try:
         apply()
     except RuntimeError as exc:
         hint = "give every pipeline of a process the same value, or use one process for each"
-        raise config.error(key, "can't change once TensorFlow runs in this process", hint=hint) from exc
+        raise config.error(f"tensorflow.{key}", "can't change once TensorFlow runs in this process", hint=hint) from exc
 
 
 def find_devices(wanted: str, engine: str) -> list[Device]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepseek.plugin import ANY, Config, Model, ModelError, Signature, Source, TensorSpec, UnsafeModelError
+
 from deepseek_tensorflow.library import prepare
 from deepseek_tensorflow.settings import TensorFlowSettings
 
@@ -37,10 +38,12 @@ def saved_model(source: Source, config: Config) -> Model:
     name = config[TensorFlowSettings].signature
     if name not in owner.signatures:
         known = ", ".join(owner.signatures) or "none"
-        raise config.error("tensorflow.signature", f"names `{name}`, which the model does not have", hint=f"it has: {known}")
+        raise config.error(
+            "tensorflow.signature", f"names `{name}`, which the model does not have", hint=f"it has: {known}"
+        )
     function = owner.signatures[name]
     inputs = dict(function.structured_input_signature[1])
-    return _model(source, Graph(function, owner, inputs), function.structured_outputs)
+    return _model(Graph(function, owner, inputs), function.structured_outputs)
 
 
 def keras_file(source: Source, config: Config) -> Model:
@@ -56,22 +59,23 @@ def keras_file(source: Source, config: Config) -> Model:
     except Exception as exc:
         if "safe_mode" in str(exc) or "safe mode" in str(exc):
             hint = "replace Lambda layers by layers of your own package, and save the model again"
-            raise UnsafeModelError("loading it would run Python code that it stores", where=str(source.path), hint=hint) from exc
+            raise UnsafeModelError(
+                "loading it would run Python code that it stores", where=str(source.path), hint=hint
+            ) from exc
         raise _corrupt(source, exc) from exc
     inputs = {item.name: tf.TensorSpec(item.shape, item.dtype, name=item.name) for item in owner.inputs}
     names = list(owner.output_names) if len(owner.outputs) > 1 else ["output"]
     names = [spec.name for spec in source.outputs] or names
 
-    @tf.function(autograph=False)
     def call(**tensors: Any) -> Any:
         results = owner(tensors if len(inputs) > 1 else next(iter(tensors.values())), training=False)
         return dict(zip(names, tf.nest.flatten(results), strict=True))
 
-    function = call.get_concrete_function(**inputs)
-    return _model(source, Graph(function, owner, inputs), function.structured_outputs)
+    function = tf.function(call, autograph=False).get_concrete_function(**inputs)
+    return _model(Graph(function, owner, inputs), function.structured_outputs)
 
 
-def _model(source: Source, graph: Graph, outputs: Any) -> Model:
+def _model(graph: Graph, outputs: Any) -> Model:
     signature = Signature(
         tuple(_spec(name, spec) for name, spec in graph.inputs.items()),
         tuple(_spec(name, spec) for name, spec in outputs.items()),

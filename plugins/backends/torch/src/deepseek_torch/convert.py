@@ -9,12 +9,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deepseek.plugin import ANY, Config, ConfigError, Model, ModelError, Pass, Stage, TensorSpec, library_missing
+from deepseek.plugin import (
+    ANY,
+    Config,
+    ConfigError,
+    Device,
+    Model,
+    ModelError,
+    Pass,
+    Signature,
+    Stage,
+    TensorSpec,
+    library_missing,
+)
+
+from deepseek_torch.settings import TorchSettings
 
 
 def to_onnx(config: Config) -> Pass:
     """The conversion, as a pass that the kernel uses where formats have to be bridged."""
-    return Pass("torch-to-onnx", Stage.CONVERT, frozenset({"torch"}), lambda m, f: _convert(m, f, config), yields="onnx")
+    return Pass(
+        "torch-to-onnx", Stage.CONVERT, frozenset({"torch"}), lambda m, f: _convert(m, f, config), yields="onnx"
+    )
 
 
 def _convert(model: Model, folder: Path, config: Config) -> Model:
@@ -26,10 +42,14 @@ def _convert(model: Model, folder: Path, config: Config) -> Model:
     inputs = [spec for spec in model.signature.inputs if not spec.optional]
     _check_declared(inputs, config)
     target = folder / "model.onnx"
+    signature = _complete(model)
     # All inputs of a Hugging Face model, the optional mask too, become inputs of the graph.
     examples = {spec.name: _example(spec) for spec in model.signature.inputs}
     by_name = bool(model.facts.get("keywords"))
-    shapes = [{axis: torch.export.Dim.DYNAMIC for axis, n in enumerate(s.shape or ()) if n == ANY} for s in model.signature.inputs]
+    shapes = [
+        {axis: torch.export.Dim.DYNAMIC for axis, n in enumerate(s.shape or ()) if n == ANY}
+        for s in model.signature.inputs
+    ]
     try:
         with _quiet():
             torch.onnx.export(
@@ -38,7 +58,7 @@ def _convert(model: Model, folder: Path, config: Config) -> Model:
                 kwargs=examples if by_name else None,
                 f=target,
                 input_names=list(examples),
-                output_names=[spec.name for spec in model.signature.outputs] or None,
+                output_names=[spec.name for spec in signature.outputs] or None,
                 dynamic_shapes=dict(zip(examples, shapes, strict=True)) if by_name else tuple(shapes),
                 dynamo=True,
                 external_data=True,
@@ -49,7 +69,14 @@ def _convert(model: Model, folder: Path, config: Config) -> Model:
         lines = [line.strip() for line in str(exc).splitlines() if line.strip()] or [type(exc).__name__]
         hint = "run it with `engine: torch`, or export it yourself with torch.onnx.export"
         raise ModelError(f"PyTorch can't export this model to ONNX: {lines[0]}", hint=hint) from exc
-    return Model("onnx", target, model.signature, {"converted_from": "torch"})
+    return Model("onnx", target, signature, {"converted_from": "torch"})
+
+
+def _complete(model: Model) -> Signature:
+    """The signature with the outputs' names, which most modules tell only when they run."""
+    from deepseek_torch.executor import TorchExecutor
+
+    return TorchExecutor(model, TorchSettings(), Device("cpu", "cpu", 0, 0)).signature
 
 
 def _check_declared(inputs: list[TensorSpec], config: Config) -> None:

@@ -21,5 +21,9 @@ def _describe(index: int) -> Device:
 
     card = torch.cuda.get_device_properties(index)
     free, total = torch.cuda.mem_get_info(index)
-    facts = {"processor": card.name, "capability": f"{card.major}.{card.minor}", "processors": card.multi_processor_count}
+    facts = {
+        "processor": card.name,
+        "capability": f"{card.major}.{card.minor}",
+        "processors": card.multi_processor_count,
+    }
     return Device(f"cuda:{index}", "cuda", total, free, facts)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-
 from deepseek.plugin import (
     ANY,
     NO_OPTIONS,
@@ -24,6 +24,7 @@ from deepseek.plugin import (
     Tensors,
     TensorSpec,
 )
+
 from deepseek_torch.loading import default_names
 from deepseek_torch.settings import TorchSettings
 
@@ -81,6 +82,9 @@ class TorchExecutor:
             raise DeviceError(f"PyTorch can't use {self._device}: {exc}") from exc
 
     def _tensor(self, name: str, value: Any) -> torch.Tensor:
+        if isinstance(value, np.ndarray) and any(stride < 0 for stride in value.strides):
+            # torch.from_dlpack ends the process (not the call) on a negative stride.
+            value = np.ascontiguousarray(value)
         try:
             tensor = value if isinstance(value, torch.Tensor) else torch.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError) as exc:
@@ -99,7 +103,9 @@ class TorchExecutor:
             found = {key: value for key, value in results.items() if isinstance(value, torch.Tensor)}
             return iter(found.items() if len(self._outputs) != len(found) else zip(self._outputs, found.values()))  # noqa: B905
         values = [results] if isinstance(results, torch.Tensor) else [v for v in results if isinstance(v, torch.Tensor)]
-        return zip(self._outputs if len(self._outputs) == len(values) else default_names(len(values)), values, strict=True)
+        return zip(
+            self._outputs if len(self._outputs) == len(values) else default_names(len(values)), values, strict=True
+        )
 
     def _complete(self, signature: Signature) -> Signature:
         """The signature with its outputs, which modules do not state: found, and warmed up, by one run."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-
 from deepseek.plugin import ANY, Config, ConfigError, Model, ModelError, Signature, Source, TensorSpec
+
 from deepseek_torch.safety import check_archive, read_checkpoint, restricted_reader
 from deepseek_torch.settings import TorchSettings
 
@@ -30,7 +31,7 @@ def torchscript(source: Source, config: Config) -> Model:
         with warnings.catch_warnings():
             # PyTorch deprecates TorchScript; the file is what the user has.
             warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(str(source.path), map_location="cpu")
+            module: Any = torch.jit.load(str(source.path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as exc:
         raise _corrupt(source, exc) from exc
     names = [argument.name for argument in module.forward.schema.arguments[1:]]
@@ -75,6 +76,8 @@ def hugging_face(source: Source, config: Config) -> Model:
     """A folder with ``config.json`` and ``model.safetensors``; code in the folder is never run."""
     import transformers
 
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
     try:
         settings = transformers.AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False)
         kind = getattr(transformers, (getattr(settings, "architectures", None) or ["AutoModel"])[0])

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from deepseek.plugin import ModelError, UnsafeModelError
 
 _WAY_OUT = "save its weights alone: safetensors.torch.save_file(model.state_dict(), ...), and set `torch.factory`"
@@ -98,7 +97,7 @@ def _is_restricted(data: bytes) -> bool:
     try:
         torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     # Whatever the restricted reader objects to is not to be read at all.
-    except Exception:  # noqa: BLE001
+    except Exception:
         return False
     return True
 

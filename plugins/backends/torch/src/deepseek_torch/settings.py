@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
-
 from deepseek.plugin import Settings
+from msgspec import Meta
 
 
 class TorchSettings(Settings):

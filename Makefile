@@ -1,0 +1,48 @@
+# Two commands do everything on a new machine: `make demo` and `make test`. `make help` lists the rest.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIPELINES := examples/classify.yaml examples/classify-onnxruntime.yaml examples/classify-tensorflow.yaml
+# torch and TensorFlow say much on standard error that is of no use here.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help demo test test-all lint types contracts docs bench clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 12
+
+demo: $(STAMP)   ## set up, then name what is on five photographs, with three engines
+	@$(BIN)/python examples/prepare.py
+	@for pipeline in $(PIPELINES); do \
+	    echo; echo "deepseek run $$pipeline examples/models/photos"; \
+	    $(BIN)/deepseek run $$pipeline examples/models/photos || exit 1; \
+	done
+	@$(BIN)/python examples/agree.py
+
+test: $(STAMP)   ## the tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)  ## every test
+	@$(BIN)/python examples/prepare.py
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)   ## ruff, mypy --strict, import contracts, changelog fragments
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy core/src plugins/codecs/src plugins/backends/onnxruntime/src plugins/backends/tensorflow/src plugins/backends/torch/src
+	$(BIN)/lint-imports
+
+docs: $(STAMP)   ## write docs/config.md anew from the settings
+	$(BIN)/python scripts/config_reference.py
+
+bench: $(STAMP)  ## measure the overhead beside the bare engines (benchmarks/results/)
+	$(BIN)/python benchmarks/run.py
+
+$(STAMP): constraints.txt requirements-dev.txt examples/requirements.txt pyproject.toml $(wildcard core/pyproject.toml plugins/*/pyproject.toml plugins/backends/*/pyproject.toml)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+clean:           ## remove the environment and what was made
+	rm -rf $(VENV) examples/models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

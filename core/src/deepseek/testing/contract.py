@@ -1,0 +1,207 @@
+"""The contract suite: what every plugin promises, as tests that its author inherits.
+
+Example (a plugin's whole ``tests/test_contract.py``)::
+
+    from deepseek.testing.contract import PluginContract
+
+    class TestContract(PluginContract):
+        plugin = "acme"
+        bad_settings = [({"acme": {"threads": -1}}, "acme.threads")]
+
+        def configuration(self, folder):
+            return {"model": str(write_a_small_model(folder)), "engine": "acme"}
+
+Needs ``pip install 'deepseek-core[testing]'``.
+"""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import psutil
+import pytest
+
+import deepseek
+from deepseek.devices import resident_bytes
+from deepseek.errors import ClosedError, ConfigError
+from deepseek.hookspecs import NAMES
+from deepseek.pipeline import Pipeline
+from deepseek.plugins import Plugin, Registry, discover
+from deepseek.testing import fakes
+from deepseek.verify import sample
+
+#: Libraries that may not be loaded by importing a plugin's hooks.
+HEAVY = ("numpy", "torch", "tensorflow", "onnxruntime", "onnx", "transformers", "tokenizers", "PIL", "tvm", "openvino")
+
+
+class PluginContract:
+    """Subclass it as ``TestContract``, name the plugin, and give a pipeline in which it takes part."""
+
+    #: The plugin's entry-point name.
+    plugin: ClassVar[str] = ""
+
+    #: (section, the key that the error must name) for settings that must be refused.
+    bad_settings: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
+
+    #: How far results in a batch may differ from those one by one, relative to the largest output.
+    tolerance: ClassVar[float] = 1e-4
+
+    #: How much resident memory may grow from one build and close to the next, bytes.
+    leak_bytes: ClassVar[int] = 4 << 20
+
+    def configuration(self, folder: Path) -> dict[str, Any]:
+        """A pipeline that uses the plugin; default: a fake engine, for plugins that are none themselves."""
+        return {"model": fakes.model_file(folder=folder)}
+
+    def inputs(self, pipeline: Pipeline, rows: int, seed: int = 0) -> dict[str, Any]:
+        """Tensors for the pipeline; default: random ones of its signature."""
+        return sample(pipeline.signature, rows, seed)
+
+    # What follows are the tests.
+
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> dict[str, Any]:
+        """The subclass's configuration."""
+        return self.configuration(tmp_path)
+
+    def build(self, config: Mapping[str, Any]) -> Pipeline:
+        """A pipeline in which fakes may take part beside what is installed."""
+        return deepseek.build(config, plugins=[fakes])
+
+    def test_is_installed_and_states_its_api(self) -> None:
+        assert self._found().api, "the distribution needs the keyword deepseek-plugin-api-MAJOR.MINOR"
+
+    def test_hooks_are_known_and_well_formed(self) -> None:
+        plugin = next(item for item in Registry(discover()).plugins if item.name == self.plugin)
+        assert plugin.state == "active"
+        assert plugin.hooks
+        assert set(plugin.hooks) <= set(NAMES)
+
+    def test_hooks_import_nothing_heavy(self) -> None:
+        code = f"import sys, {self._found().target}; print(*[m for m in {HEAVY!r} if m in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+        assert done.stdout.split() == []
+
+    def test_order_of_installation_does_not_matter(
+        self, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = deepseek.explain(config, plugins=[fakes]).to_dict()
+        backwards = discover()[::-1]
+        monkeypatch.setattr("deepseek.kernel.discover", lambda: backwards)
+        again = deepseek.explain(config, plugins=[fakes]).to_dict()
+        for plan in (first, again):
+            plan["device"].pop("available_bytes")
+        assert first == again
+
+    def test_takes_part(self, config: dict[str, Any]) -> None:
+        plan = deepseek.explain(config, plugins=[fakes])
+        parts = [plan.loader, plan.engine, plan.policy, plan.coding, *plan.wrappers, *plan.passes]
+        answered = {part.plugin for part in parts if part}
+        silent = {"sections", "probe", "observe", "commands"} >= set(self._hooks())
+        assert silent or self.plugin in answered, "configuration() must give a pipeline that uses the plugin"
+
+    def test_a_batch_equals_its_rows(self, config: dict[str, Any]) -> None:
+        with self.build(config) as pipeline:
+            batch = self.inputs(pipeline, 4)
+            together = pipeline.run(batch)
+            if not pipeline.signature.batched:
+                _same(pipeline.run(batch), together, self.tolerance)
+                return
+            rows = [pipeline.run({name: value[i : i + 1] for name, value in batch.items()}) for i in range(4)]
+            apart = {name: np.concatenate([row[name] for row in rows]) for name in together}
+            _same(apart, together, self.tolerance)
+
+    def test_threads_get_their_own_answers(self, config: dict[str, Any]) -> None:
+        with self.build(config) as pipeline:
+            questions = [self.inputs(pipeline, 1, seed) for seed in range(16)]
+            wanted = [pipeline.run(question) for question in questions]
+            barrier = threading.Barrier(4)
+
+            def ask(start: int) -> list[Any]:
+                barrier.wait()
+                return [pipeline.run(question) for question in questions[start::4]]
+
+            with ThreadPoolExecutor(4) as pool:
+                for start, answers in enumerate(pool.map(ask, range(4))):
+                    for answer, right in zip(answers, wanted[start::4], strict=True):
+                        _same(answer, right, self.tolerance)
+
+    def test_submit_answers_like_run(self, config: dict[str, Any]) -> None:
+        with self.build(config) as pipeline:
+            inputs = self.inputs(pipeline, 1)
+            _same(pipeline.submit(inputs).result(60), pipeline.run(inputs), self.tolerance)
+
+    def test_two_pipelines_do_not_disturb_one_another(self, config: dict[str, Any]) -> None:
+        with self.build(config) as first:
+            inputs = self.inputs(first, 1)
+            before = first.run(inputs)
+            with self.build(config) as second:
+                _same(second.run(inputs), before, self.tolerance)
+            _same(first.run(inputs), before, self.tolerance)
+
+    def test_close_ends_threads_and_refuses_work(self, config: dict[str, Any]) -> None:
+        threads = set(threading.enumerate())
+        pipeline = self.build(config)
+        inputs = self.inputs(pipeline, 1)
+        pipeline.submit(inputs).result(60)
+        pipeline.close()
+        pipeline.close()
+        with pytest.raises(ClosedError):
+            pipeline.run(inputs)
+        with pytest.raises(ClosedError):
+            pipeline.submit(inputs)
+        assert set(threading.enumerate()) <= threads
+
+    def test_building_and_closing_does_not_leak(self, config: dict[str, Any]) -> None:
+        process = psutil.Process()
+
+        def cycle() -> None:
+            with self.build(config) as pipeline:
+                pipeline.run(self.inputs(pipeline, 1))
+            gc.collect()
+
+        for _ in range(3):
+            cycle()
+        files, memory = process.num_fds(), resident_bytes()
+        for _ in range(5):
+            cycle()
+        assert process.num_fds() <= files
+        assert resident_bytes() - memory <= 5 * self.leak_bytes
+
+    def test_bad_settings_are_refused_by_name(self, config: dict[str, Any]) -> None:
+        for section, key in self.bad_settings:
+            with pytest.raises(ConfigError, match=key.replace(".", r"\.").replace("[", r"\[")):
+                self.build({**config, **section})
+
+    def test_unknown_keys_are_refused(self, config: dict[str, Any]) -> None:
+        registry = Registry(item for item in discover() if item.name == self.plugin)
+        for section in registry.sections():
+            with pytest.raises(ConfigError, match="no_such_key"):
+                self.build({**config, section: {"no_such_key": 1}})
+
+    def _found(self) -> Plugin:
+        found = {item.name: item for item in discover()}
+        assert self.plugin in found, f"the plugin {self.plugin!r} is not installed: pip install -e ."
+        return found[self.plugin]
+
+    def _hooks(self) -> tuple[str, ...]:
+        return next(item.hooks for item in Registry(discover()).plugins if item.name == self.plugin)
+
+
+def _same(left: Mapping[str, Any], right: Mapping[str, Any], tolerance: float) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert value.shape == right[name].shape, name
+        if value.dtype.kind != "f":
+            assert (value == right[name]).all(), name
+        else:
+            scale = float(np.abs(right[name]).max(initial=0.0)) or 1.0
+            assert float(np.abs(value - right[name]).max(initial=0.0)) <= tolerance * scale, name

@@ -1,0 +1,169 @@
+"""A pipeline file to settings: what is read, and what every mistake says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from deepseek import document
+from deepseek.config import Config, Settings, settle
+from deepseek.errors import ConfigError
+from deepseek.schema import json_schema
+from deepseek.units import Duration, Percent, Size
+from msgspec import Meta
+
+
+class Inner(Settings):
+    size: Annotated[int, Meta(ge=1)] = 1
+    path: Path | None = None
+
+
+class Acme(Settings):
+    delay: Duration = Duration(0)
+    memory: Size = Size(0)
+    loss: Percent = Percent(0)
+    mode: Literal["fast", "small"] = "fast"
+    threads: Annotated[int, Meta(ge=0)] = 0
+    inner: dict[str, Inner] = {}
+    names: list[str] = []
+
+
+def read(folder: Path, text: str, *overrides: str) -> Config:
+    (folder / "p.yaml").write_text(text)
+    return settle(document.read(folder / "p.yaml", overrides), {"acme": Acme})
+
+
+def refused(folder: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(folder, text, *overrides)
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+def test_settings_are_converted_and_frozen(tmp_path: Path) -> None:
+    config = read(
+        tmp_path,
+        """
+model: model.onnx
+acme:
+  delay: 2ms
+  memory: 16GiB
+  loss: 1%
+  mode: small
+  inner: {a: {size: 3, path: data/x}}
+""",
+    )
+    acme = config[Acme]
+    assert (acme.delay, acme.memory, acme.loss, acme.mode) == (0.002, 2**34, 0.01, "small")
+    assert acme.inner["a"].path == tmp_path / "data/x"
+    assert config.model.source == tmp_path / "model.onnx"
+    with pytest.raises(AttributeError, match="immutable"):
+        acme.mode = "fast"  # type: ignore[misc]
+
+
+def test_a_mapping_is_as_good_as_a_file() -> None:
+    given = {"model": {"source": "m.onnx"}, "acme": {"names": ["a"], "inner": {"x": {"size": 2}}}}
+    config = settle(document.read(given, ["acme.inner.x.size=5"]), {"acme": Acme})
+    assert config[Acme].inner["x"].size == 5
+    assert given["acme"]["inner"]["x"]["size"] == 2  # type: ignore[index,call-overload]  # the caller's own is untouched
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("model: m\nacme:\n  delya: 2ms\n", "p.yaml:3:10: `acme.delya` is not a known key\n  fix: did you mean `acme.delay`?"),
+        ("model: m\nacmee: {}\n", "p.yaml:2:8: `acmee` is not a known key\n  fix: did you mean `acme`?"),
+        ("model: m\nacme: {delay: 2 apples}\n", "p.yaml:2:15: `acme.delay` must be a duration such as `2ms`, `1.5s` or `5m` (got `2 apples`)"),
+        ("model: m\nacme: {memory: much}\n", "p.yaml:2:16: `acme.memory` must be a size such as `512MiB` or `16GiB` (got `much`)"),
+        ("model: m\nacme: {mode: faster}\n", "`acme.mode` must be one of `fast`, `small` (got `faster`)"),
+        ("model: m\nacme: {threads: -1}\n", "p.yaml:2:17: `acme.threads` must be `int` >= 0 (got `-1`)"),
+        ("model: m\nacme: {threads: many}\n", "`acme.threads` must be `int` (got `many`)"),
+        ("model: m\nacme: {names: [a, 3]}\n", "p.yaml:2:19: `acme.names[1]` must be `str` (got `3`)"),
+        ("model: m\nacme:\n  inner:\n    a:\n      siez: 3\n", "p.yaml:5:13: `acme.inner.a.siez` is not a known key"),
+        ("model: m\nacme:\n  inner: {a: {size: 0}}\n", "p.yaml:3:21: `acme.inner.a.size` must be `int` >= 1 (got `0`)"),
+        ("model: m\nacme: 5\n", "p.yaml:2:7: `acme` must be `object` (got `5`)"),
+        ("acme: {}\n", "`model` is missing"),
+        ("model: {}\n", "`model.source` is missing"),
+        ("model: m\nversion: v9\n", "`version`"),
+        ("model: m\nmodel: n\n", "p.yaml:2:1: `model` stands twice"),
+        ("model: [\n", "p.yaml:2:1: this is not valid YAML"),
+        ("- a\n", "p.yaml:1:1: a pipeline file is a mapping"),
+        ("", "p.yaml:1:1: a pipeline file is a mapping"),
+        ("model: !!python/object/apply:os.system [ls]\n", "p.yaml:1:8"),
+        ("model: !!python/name:os.system x\n", "p.yaml:1:8"),
+        ("model: ${NO_SUCH_VARIABLE}\n", "p.yaml:1:8: the environment variable NO_SUCH_VARIABLE is not set"),
+        ("? [a, b]\n: c\n", "a key must be plain text"),
+    ],
+)  # fmt: skip
+def test_a_mistake_names_place_key_and_way_out(tmp_path: Path, text: str, says: str) -> None:
+    assert says in refused(tmp_path, text)
+
+
+def test_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THREADS", "4")
+    monkeypatch.setenv("NAME", "x")
+    text = "model: ${NAME}.onnx\nacme:\n  threads: ${THREADS}\n  names: ['${THREADS}', '$${NAME}', '${OTHER:-none}']\n"
+    config = read(tmp_path, text)
+    assert config.model.source.name == "x.onnx"
+    assert config[Acme].threads == 4
+    assert config[Acme].names == ["4", "${NAME}", "none"]
+
+
+def test_overrides_go_over_the_file(tmp_path: Path) -> None:
+    config = read(
+        tmp_path, "model: a.onnx\nacme: {threads: 1}\n", "acme.threads=3", "acme.names=[p, q]", "device=cuda:1"
+    )
+    assert (config[Acme].threads, config[Acme].names, config.kernel.device) == (3, ["p", "q"], "cuda:1")
+
+
+def test_an_override_turns_a_shorthand_into_the_mapping(tmp_path: Path) -> None:
+    config = read(tmp_path, "model: a.onnx\n", "model.outputs=[y]")
+    assert (config.model.source, config.model.outputs) == (tmp_path / "a.onnx", ["y"])
+
+
+@pytest.mark.parametrize("override", ["acme.threads", "=3", "a..b=3"])
+def test_what_is_no_override(tmp_path: Path, override: str) -> None:
+    assert "is not an override" in refused(tmp_path, "model: a\n", override)
+
+
+def test_a_mistake_in_an_override_is_blamed_on_it(tmp_path: Path) -> None:
+    assert refused(tmp_path, "model: a\n", "acme.threads=x").startswith("--set acme.threads: `acme.threads` must be")
+
+
+def test_anchors_and_merges_work(tmp_path: Path) -> None:
+    text = "model: m\nacme:\n  inner:\n    a: &a {size: 2, path: p}\n    b: {<<: *a, size: 3}\n"
+    inner = read(tmp_path, text)[Acme].inner
+    assert (inner["b"].size, inner["b"].path) == (3, tmp_path / "p")
+
+
+def test_anchors_do_not_unfold_without_limit(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    assert "unfolds into more than" in refused(tmp_path, "\n".join(lines))
+
+
+def test_a_value_that_holds_itself(tmp_path: Path) -> None:
+    assert "p.yaml" in refused(tmp_path, "model: m\nacme: &a\n  names: [*a]\n")
+
+
+def test_files_that_are_no_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").touch()
+    with pytest.raises(ConfigError, match=r"no such pipeline file\n  fix: the folder has other.yaml"):
+        document.read(tmp_path / "absent.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\x80\x81")
+    with pytest.raises(ConfigError, match="can't be read"):
+        document.read(tmp_path / "binary.yaml")
+    (tmp_path / "huge.yaml").write_bytes(b" " * (2 << 20))
+    with pytest.raises(ConfigError, match="larger than 1 MiB"):
+        document.read(tmp_path / "huge.yaml")
+
+
+def test_schema_knows_the_kernel_and_every_section() -> None:
+    schema = json_schema({"acme": Acme})
+    assert schema["required"] == ["model"]
+    assert schema["additionalProperties"] is False
+    acme = schema["properties"]["acme"]["properties"]
+    assert acme["mode"]["enum"] == ["fast", "small"]
+    assert "2ms" in acme["delay"]["examples"]
+    assert acme["inner"]["additionalProperties"]["properties"]["size"]["minimum"] == 1
+    assert acme["memory"]["default"] == "0B"

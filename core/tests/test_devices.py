@@ -1,0 +1,43 @@
+"""The CPU as a container sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from deepseek.devices import cpu
+
+CPUINFO = "processor\t: 0\nmodel name\t: Acme 9000\nflags\t\t: fpu avx2 avx512f avx512_vnni amx_tile\n\n"
+
+
+def test_a_container_of_version_2(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    (tmp_path / "memory.current").write_text(f"{2**28}\n")
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    (tmp_path / "cpuinfo").write_text(CPUINFO)
+    device = cpu(tmp_path, tmp_path / "cpuinfo")
+    assert device.memory_bytes == 2**30
+    assert device.available_bytes <= 2**30 - 2**28
+    assert device.facts["cores"] == 1
+    assert device.facts["processor"] == "Acme 9000"
+    assert device.facts["instruction_sets"] == ["avx2", "avx512f", "avx512_vnni", "amx_tile"]
+
+
+def test_a_container_of_version_1(tmp_path: Path) -> None:
+    for folder in ("memory", "cpu"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "memory/memory.limit_in_bytes").write_text(str(2**31))
+    (tmp_path / "memory/memory.usage_in_bytes").write_text("0")
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("100000")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000")
+    device = cpu(tmp_path)
+    assert (device.memory_bytes, device.facts["cpu_quota"], device.facts["cores"]) == (2**31, 1.0, 1)
+
+
+@pytest.mark.parametrize("limit", ["max", "9223372036854771712"])
+def test_no_limit(tmp_path: Path, limit: str) -> None:
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "cpu.max").write_text("max 100000")
+    device = cpu(tmp_path, tmp_path / "absent")
+    assert device.memory_bytes > 2**28
+    assert (device.facts["cpu_quota"], device.facts["instruction_sets"]) == (0.0, [])

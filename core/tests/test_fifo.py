@@ -1,0 +1,128 @@
+"""The built-in scheduler."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from deepseek.errors import ClosedError, DeadlineError, QueueFullError
+from deepseek.fifo import Fifo
+from deepseek.plugin import NO_OPTIONS, Options, Request, Tensors
+from deepseek.testing import EchoExecutor, FutureSink
+
+
+def ask(fifo: Fifo, value: Any, options: Options = NO_OPTIONS) -> FutureSink:
+    sink = FutureSink()
+    fifo.submit(Request({"x": value}, options, sink))
+    return sink
+
+
+class Gate:
+    """Holds the executor until it is opened; tells when a call has arrived."""
+
+    def __init__(self) -> None:
+        self.arrived, self.open, self.seen = threading.Event(), threading.Event(), list[Any]()
+
+    def __call__(self, inputs: Tensors) -> None:
+        self.seen.append(inputs["x"])
+        self.arrived.set()
+        assert self.open.wait(10)
+
+
+def test_requests_run_in_the_order_in_which_they_came() -> None:
+    gate = Gate()
+    fifo = Fifo(EchoExecutor(work=gate))
+    sinks = [ask(fifo, number) for number in range(20)]
+    gate.open.set()
+    assert [sink.future.result(10)["x"] for sink in sinks] == list(range(20))
+    assert gate.seen == list(range(20))
+    fifo.close()
+
+
+def test_run_stays_on_the_callers_thread() -> None:
+    threads = []
+    fifo = Fifo(EchoExecutor(work=lambda inputs: threads.append(threading.current_thread())))
+    assert fifo.run({"x": 1}, NO_OPTIONS) == {"x": 1}
+    assert threads == [threading.current_thread()]
+    assert fifo._worker is None
+    fifo.close()
+
+
+def test_calls_do_not_overlap_more_than_the_executor_allows() -> None:
+    executor = EchoExecutor(concurrency=1)
+    fifo = Fifo(executor)
+    callers = [threading.Thread(target=lambda: [fifo.run({"x": 1}, NO_OPTIONS) for _ in range(200)]) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert (executor.calls, executor.most_at_once) == (800, 1)
+    fifo.close()
+
+
+def test_a_full_queue_refuses() -> None:
+    gate = Gate()
+    fifo = Fifo(EchoExecutor(work=gate), max_queue=2)
+    running = ask(fifo, 0)
+    assert gate.arrived.wait(10)
+    waiting = [ask(fifo, 1), ask(fifo, 2)]
+    with pytest.raises(QueueFullError, match=r"2 requests are waiting already\n  fix: .*fifo.max_queue"):
+        ask(fifo, 3)
+    gate.open.set()
+    assert [sink.future.result(10)["x"] for sink in (running, *waiting)] == [0, 1, 2]
+    fifo.close()
+
+
+def test_a_cancelled_request_is_not_executed() -> None:
+    gate = Gate()
+    fifo = Fifo(EchoExecutor(work=gate))
+    first, second, third = ask(fifo, 1), ask(fifo, 2), ask(fifo, 3)
+    assert gate.arrived.wait(10)
+    assert second.future.cancel()
+    assert not first.future.cancel()
+    gate.open.set()
+    assert third.future.result(10) == {"x": 3}
+    assert gate.seen == [1, 3]
+    fifo.close()
+
+
+def test_nothing_expired_is_executed() -> None:
+    executor = EchoExecutor()
+    fifo = Fifo(executor)
+    late = Options(deadline=time.monotonic() - 1)
+    with pytest.raises(DeadlineError):
+        fifo.run({"x": 1}, late)
+    with pytest.raises(DeadlineError):
+        ask(fifo, 1, late).future.result(10)
+    assert executor.calls == 0
+    fifo.close()
+
+
+def test_an_error_belongs_to_its_request_alone() -> None:
+    def work(inputs: Tensors) -> None:
+        if inputs["x"] == "bad":
+            raise ValueError("bad")
+
+    fifo = Fifo(EchoExecutor(work=work))
+    sinks = [ask(fifo, value) for value in ("good", "bad", "good")]
+    assert sinks[0].future.result(10) == sinks[2].future.result(10) == {"x": "good"}
+    with pytest.raises(ValueError, match="bad"):
+        sinks[1].future.result(10)
+    fifo.close()
+
+
+def test_close_finishes_what_is_queued_and_ends_the_thread() -> None:
+    gate = Gate()
+    fifo = Fifo(EchoExecutor(work=gate))
+    sinks = [ask(fifo, number) for number in range(5)]
+    closer = threading.Thread(target=fifo.close)
+    closer.start()
+    gate.open.set()
+    closer.join(10)
+    assert [sink.future.result(0)["x"] for sink in sinks] == list(range(5))
+    assert not any(thread.name == "deepseek-fifo" for thread in threading.enumerate())
+    with pytest.raises(ClosedError):
+        ask(fifo, 1)
+    fifo.close()

@@ -1,0 +1,312 @@
+"""From configuration to pipeline: order, choices, conversions, and what is left when something fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import deepseek
+import numpy as np
+import pytest
+from deepseek.errors import (
+    DeviceError,
+    HookError,
+    MissingLibraryError,
+    ModelError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    PlanError,
+)
+from deepseek.plugin import (
+    Batch,
+    Config,
+    Decline,
+    Device,
+    Engine,
+    Loader,
+    Model,
+    Options,
+    Pass,
+    Policy,
+    Settings,
+    Signature,
+    Stage,
+    Tensors,
+    TensorSpec,
+    Wrapper,
+)
+from deepseek.testing import EchoExecutor, fakes
+
+Plug = Callable[..., ModuleType]
+X = Signature((TensorSpec("x", "float32", (-1, 2)),), (TensorSpec("x", "float32", (-1, 2)),))
+#: Keeps what is installed on the machine out of a test.
+ONLY = {"plugins": {"disable": ["codecs", "onnxruntime", "tensorflow", "torch"]}}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "model.acme"
+    path.write_text("weights")
+    return str(path)
+
+
+def loads(format_: str) -> Callable[[], Loader]:
+    return lambda: Loader(f"{format_} loader", format_, lambda: Model(format_, None, X), 7)
+
+
+def runs(name: str, *formats: str, executor: Callable[[], Any] = lambda: EchoExecutor(X)) -> Callable[[], Engine]:
+    return lambda: Engine(name, frozenset(formats), lambda model: executor())
+
+
+def converts(name: str, takes: str, gives: str) -> Pass:
+    return Pass(name, Stage.CONVERT, frozenset({takes}), lambda m, f: Model(gives, None, m.signature), yields=gives)
+
+
+def build(model: str, *plugins: ModuleType, **config: Any) -> deepseek.Pipeline:
+    return deepseek.build({"model": model, **ONLY, **config}, plugins=plugins)
+
+
+def plan(model: str, *plugins: ModuleType, **config: Any) -> deepseek.Plan:
+    return deepseek.explain({"model": model, **ONLY, **config}, plugins=plugins)
+
+
+class Answered(Settings):
+    pass
+
+
+def test_the_order_of_a_build(model: str, plug: Plug) -> None:
+    log: list[str] = []
+
+    class Executor(EchoExecutor):
+        def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+            log.append("run")
+            return super().run(inputs, options)
+
+        def close(self) -> None:
+            log.append("close executor")
+
+    class Watch:
+        def batch(self, batch: Batch) -> None:
+            log.append(f"observe {batch.rows} rows")
+
+    class Scheduler:
+        def __init__(self, executor: EchoExecutor) -> None:
+            log.append("make scheduler")
+            self.run, self.submit = executor.run, None
+
+        def close(self) -> None:
+            log.append("close scheduler")
+
+    def said(name: str, result: Any) -> Any:
+        log.append(name)
+        return result
+
+    acme = plug(
+        "acme",
+        sections=lambda: said("sections", {"acme": Answered}),
+        probe=lambda config: said("probe", []),
+        load=lambda source: said("load", Loader("l", "a", lambda: said("loading", Model("a", None, X)))),
+        optimize=lambda: said(
+            "optimize",
+            [
+                Pass("z", Stage.REWRITE, frozenset({"a"}), lambda m, f: said("z", m)),
+                Pass("quantize", Stage.QUANTIZE, frozenset({"a"}), lambda m, f: said("quantize", m)),
+                Pass("a", Stage.REWRITE, frozenset({"a"}), lambda m, f: said("a", m)),
+            ],
+        ),
+        execute=lambda: said("execute", Engine("e", frozenset({"a"}), lambda m: said("open", Executor(m.signature)))),
+        schedule=lambda config: said("schedule", Policy("p", Scheduler)),  # type: ignore[arg-type]
+        codec=lambda: said("codec", None),
+        observe=lambda config: said("observe", Watch()),
+    )
+    with build(model, acme) as pipeline:
+        pipeline.run(x=np.zeros((3, 2), "float32"))
+    assert log == [
+        "sections", "probe", "load", "execute", "optimize", "codec", "schedule",
+        "loading", "a", "z", "quantize", "open", "observe", "make scheduler",
+        "run", "observe 3 rows", "close scheduler", "close executor",
+    ]  # fmt: skip
+
+
+def test_explain_loads_nothing(model: str, plug: Plug) -> None:
+    def forbidden(*_: object) -> Any:
+        raise AssertionError("explain must not load")
+
+    acme = plug(
+        "acme",
+        load=lambda: Loader("l", "a", forbidden, 100),
+        execute=lambda: Engine(
+            "e", frozenset({"a"}), forbidden, lambda: {"threads": 2}, library_bytes=1000, weight_copies=2
+        ),
+        observe=lambda config: forbidden(),
+    )
+    shown = plan(model, acme)
+    assert shown.to_dict()["execute"] == {"plugin": "acme", "engine": "e", "format": "a", "threads": 2}
+    assert shown.memory_bytes == 1200
+    assert "execute    e: threads 2" in str(shown)
+
+
+def test_the_engine_that_takes_the_format_is_chosen(model: str, plug: Plug) -> None:
+    one, two = plug("one", load=loads("b"), execute=runs("one", "a")), plug("two", execute=runs("two", "b"))
+    assert plan(model, one, two).engine.name == "two"
+
+
+def test_a_named_engine_is_reached_by_the_shortest_chain_of_conversions(model: str, plug: Plug) -> None:
+    long = [converts("1", "a", "b"), converts("2", "b", "c"), converts("3", "c", "d")]
+    acme = plug("acme", load=loads("a"), execute=runs("e", "d"), optimize=lambda: [*long, converts("4", "b", "d")])
+    assert [(item.record.name, item.takes, item.gives) for item in plan(model, acme).passes] == [
+        ("1", "a", "b"),
+        ("4", "b", "d"),
+    ]
+
+
+def test_a_pass_for_another_format_is_reached_by_conversion(model: str, plug: Plug) -> None:
+    quantize = Pass("quantize", Stage.QUANTIZE, frozenset({"b"}), lambda m, f: m)
+    acme = plug(
+        "acme", load=loads("a"), execute=runs("e", "a", "b"), optimize=lambda: [quantize, converts("ab", "a", "b")]
+    )
+    assert [item.record.name for item in plan(model, acme).passes] == ["ab", "quantize"]
+
+
+def test_no_chain_is_an_error_that_lists_the_conversions(model: str, plug: Plug) -> None:
+    acme = plug("acme", load=loads("a"), execute=runs("e", "d"), optimize=lambda: converts("ab", "a", "b"))
+    with pytest.raises(
+        PlanError, match=r"engine e takes d, the model is in the format a\n  fix: conversions here: a to b"
+    ):
+        plan(model, acme)
+
+
+def test_a_conversion_is_checked_against_the_original(model: str, plug: Plug) -> None:
+    class Off(EchoExecutor):
+        def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+            return {name: np.asarray(value) * 1.01 for name, value in inputs.items()}
+
+    native = plug("native", load=loads("a"), execute=runs("native", "a"), optimize=lambda: converts("ab", "a", "b"))
+    exact = plug("exact", execute=runs("other", "b"))
+    with build(model, native, exact, engine="other") as pipeline:
+        assert [step.name for step in pipeline.steps] == ["load a loader", "ab", "check ab", "open other"]
+        assert "largest error on random input 0.0e+00" in pipeline.steps[2].note
+    off = plug("off", execute=runs("other", "b", executor=lambda: Off(X)))
+    with pytest.raises(ModelError, match=r"the converted model is off by 0.01 \(limit 0.001\)"):
+        build(model, native, off, engine="other")
+
+
+def test_who_declines_is_listed_with_the_reason(model: str, plug: Plug) -> None:
+    one = plug("one", load=lambda: Decline("it has no code"), execute=runs("one", "a"))
+    two = plug("two", load=lambda: None, execute=lambda: Decline("runs on tea only"))
+    with pytest.raises(PlanError, match=r"no plugin loads model.acme; one: it has no code"):
+        plan(model, one, two)
+    with pytest.raises(PlanError, match=r"the engine `two` can't be used; two: runs on tea only"):
+        plan(model, one, two, engine="two")
+    with pytest.raises(PlanError, match=r"there is no engine `three`\n  fix: engines here: one"):
+        plan(model, one, two, engine="three")
+
+
+def test_a_missing_library_has_its_own_error(model: str, plug: Plug) -> None:
+    absent = plug("absent", execute=lambda: Decline("its library is not installed: pip install 'x[cpu]'", missing="x"))
+    with pytest.raises(MissingLibraryError, match=r"pip install 'x\[cpu\]'"):
+        plan(model, absent, engine="absent")
+
+
+def test_wrappers_go_around_the_executor_in_order(model: str, plug: Plug) -> None:
+    log: list[str] = []
+
+    def wrapper(name: str) -> Any:
+        class Wrapped(EchoExecutor):
+            def __init__(self, inner: Any) -> None:
+                super().__init__(inner.signature)
+                self.inner = inner
+
+            def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+                log.append(name)
+                return dict(self.inner.run(inputs, options))
+
+            def close(self) -> None:
+                log.append(f"close {name}")
+
+        return lambda: Wrapper(name, Wrapped)
+
+    base = plug("base", load=loads("a"), execute=runs("e", "a"))
+    with build(
+        model, base, plug("inner", execute=wrapper("inner")), plug("outer", execute=wrapper("outer"))
+    ) as pipeline:
+        pipeline.run(x=np.zeros((1, 2), "float32"))
+    assert log == ["outer", "inner", "close outer", "close inner"]
+
+
+@pytest.mark.parametrize("where", ["optimize", "observe", "schedule"])
+def test_a_build_that_fails_half_way_leaves_nothing(model: str, plug: Plug, where: str, tmp_path: Path) -> None:
+    executor = EchoExecutor(X)
+    folders: list[Path] = []
+
+    def convert(m: Model, folder: Path) -> Model:
+        folders.append(folder)
+        (folder / "big").write_text("x")
+        return m
+
+    def broken(*_: object) -> Any:
+        raise ModelError("broken")
+
+    hooks = {
+        "optimize": lambda: (
+            [Pass("1", Stage.REWRITE, frozenset("a"), convert)]
+            + ([Pass("2", Stage.REWRITE, frozenset("a"), broken)] if where == "optimize" else [])
+        ),
+        "observe": lambda config: broken() if where == "observe" else None,
+        "schedule": lambda config: Policy("p", broken) if where == "schedule" else None,
+    }
+    acme = plug("acme", load=loads("a"), execute=runs("e", "a", executor=lambda: executor), **hooks)
+    threads = threading.active_count()
+    with pytest.raises(ModelError, match="broken"):
+        build(model, acme)
+    assert executor.closed == (where != "optimize")
+    assert len(folders) == 1
+    assert not folders[0].exists()
+    assert threading.active_count() == threads
+
+
+def test_a_hook_that_raises_is_blamed_on_its_plugin(model: str, plug: Plug) -> None:
+    def bad(config: Config) -> Any:
+        return 1 / 0
+
+    with pytest.raises(HookError, match="<bad> 0 raised in its hook `probe`: ZeroDivisionError"):
+        plan(model, plug("bad", probe=bad))
+
+
+def test_devices_come_from_plugins_and_are_named_when_absent(model: str, plug: Plug) -> None:
+    card = Device("acme:0", "acme", 100, 50)
+    acme = plug("acme", probe=lambda: [card], load=loads("a"), execute=runs("e", "a"))
+    assert plan(model, acme, device="acme").device == card
+    with pytest.raises(DeviceError, match=r"no device `acme:1` on this machine\n  fix: found: cpu, acme:0"):
+        plan(model, acme, device="acme:1")
+
+
+def test_weights_that_do_not_fit_are_refused_before_loading(model: str, plug: Plug) -> None:
+    huge = Loader("l", "a", lambda: pytest.fail("must not load"), 1 << 50)
+    acme = plug("acme", load=lambda: huge, execute=runs("e", "a"))
+    with pytest.raises(OutOfMemoryError, match="the weights take 1024TiB, cpu has"):
+        build(model, acme)
+
+
+def test_memory_that_runs_out_while_loading(model: str, plug: Plug) -> None:
+    def load() -> Model:
+        raise MemoryError
+
+    acme = plug("acme", load=lambda: Loader("l", "a", load), execute=runs("e", "a"))
+    with pytest.raises(OutOfMemoryError, match="not enough memory to load l"):
+        build(model, acme)
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "other.onnx").touch()
+    with pytest.raises(ModelNotFoundError, match=r"no model at .*absent.onnx\n  fix: .* holds other.onnx"):
+        deepseek.explain({"model": str(tmp_path / "absent.onnx")})
+
+
+def test_fakes_are_a_plugin_like_any_other() -> None:
+    with deepseek.build({"model": fakes.model_file()}, plugins=[fakes]) as pipeline:
+        x = np.arange(8, dtype="float32").reshape(2, 4)
+        assert (pipeline.run(x=x)["x"] == x).all()

@@ -1,0 +1,106 @@
+"""What a pipeline takes and refuses, by every way of asking."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import deepseek
+import numpy as np
+import pytest
+from deepseek.errors import ClosedError, DeadlineError, InputError, PlanError
+from deepseek.pipeline import dtype_name, input_check
+from deepseek.plugin import Options, Signature, TensorSpec
+from deepseek.testing import fakes
+
+X = np.arange(8, dtype=np.float32).reshape(2, 4)
+WITHOUT_CODECS = {"plugins": {"disable": ["codecs"]}}
+
+
+@pytest.fixture
+def pipeline() -> Iterator[deepseek.Pipeline]:
+    with deepseek.build({"model": fakes.model_file(), **WITHOUT_CODECS}, plugins=[fakes]) as built:
+        yield built
+
+
+def test_every_way_of_asking_gives_the_same_answer(pipeline: deepseek.Pipeline) -> None:
+    async def ask() -> dict[str, Any]:
+        return await pipeline.arun(x=X)
+
+    answers = [pipeline.run(x=X), pipeline.run({"x": X}), pipeline.submit(x=X).result(10), asyncio.run(ask())]
+    assert all((answer["x"] == X).all() for answer in answers)
+
+
+def test_many_tasks_at_once(pipeline: deepseek.Pipeline) -> None:
+    async def ask() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(pipeline.arun(x=X + number) for number in range(50)))
+
+    assert [int(answer["x"][0, 0]) for answer in asyncio.run(ask())] == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"y": X}, "the model has no input `y`\n  fix: its inputs are: x: float32[*, 4]"),
+        ({}, "the input `x` is missing"),
+        ({"x": X, "y": X}, "the model has no input `y`"),
+        ({"x": X.astype("float64")}, "the input `x` is float64[2, 4]; the model takes x: float32[*, 4]"),
+        ({"x": X[:, :3]}, "the input `x` is float32[2, 3]"),
+        ({"x": X[0]}, "the input `x` is float32[4]"),
+        ({"x": [[1.0, 2.0, 3.0, 4.0]]}, "the input `x` is a list, not an array"),
+        ({"x": "cat.jpg"}, "use predict()"),
+        ({"x": None}, "NoneType"),
+    ],
+)
+def test_what_does_not_fit_is_refused(pipeline: deepseek.Pipeline, tensors: dict[str, Any], says: str) -> None:
+    for ask in (pipeline.run, pipeline.submit):
+        with pytest.raises(InputError) as caught:
+            ask(tensors)  # type: ignore[operator]
+        assert says in str(caught.value)
+
+
+def test_batches_must_agree() -> None:
+    specs = (TensorSpec("a", "float32", (-1, 2)), TensorSpec("b", "int64", (-1,)))
+    check = input_check(Signature(specs, (TensorSpec("c", "float32", (-1,)),)))
+    check({"a": np.zeros((3, 2), "float32"), "b": np.zeros(3, "int64")})
+    with pytest.raises(InputError, match="differ in batch size: a has 3, b has 2"):
+        check({"a": np.zeros((3, 2), "float32"), "b": np.zeros(2, "int64")})
+
+
+def test_optional_and_unknown_inputs() -> None:
+    check = input_check(Signature((TensorSpec("ids", "int64", (-1, -1)), TensorSpec("mask", optional=True))))
+    check({"ids": np.zeros((1, 5), "int64")})
+    check({"ids": np.zeros((1, 5), "int64"), "mask": np.zeros((1, 5), "int64")})
+    with pytest.raises(InputError, match="`ids` is missing"):
+        check({"mask": np.zeros((1, 5), "int64")})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [("float32", "float32"), ("bool", "bool"), ("U3", "str"), ("O", "str"), ("S2", "str")]
+)
+def test_names_of_dtypes(dtype: str, name: str) -> None:
+    assert dtype_name(np.dtype(dtype)) == name
+
+
+def test_a_closed_pipeline_refuses() -> None:
+    with deepseek.build({"model": fakes.model_file()}, plugins=[fakes]) as built:
+        pass
+    for ask in (built.run, built.submit):
+        with pytest.raises(ClosedError):
+            ask(x=X)
+
+
+def test_options_reach_the_scheduler(pipeline: deepseek.Pipeline) -> None:
+    with pytest.raises(DeadlineError):
+        pipeline.run({"x": X}, Options(deadline=time.monotonic() - 1))
+
+
+def test_predict_needs_a_codec(pipeline: deepseek.Pipeline) -> None:
+    with pytest.raises(PlanError, match="no codec\n  fix: pip install deepseek-codecs"):
+        pipeline.predict("cat.jpg")
+
+
+def test_repr_says_what_it_is(pipeline: deepseek.Pipeline) -> None:
+    assert repr(pipeline) == "<Pipeline fake on cpu: (x: float32[*, 4]) -> (x: float32[*, 4])>"

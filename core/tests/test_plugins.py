@@ -1,0 +1,172 @@
+"""Discovery and selection, on distributions that are written to disk for the test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from deepseek.config import PluginSettings
+from deepseek.errors import DeepSeekError, HookError, PluginError
+from deepseek.plugins import Plugin, Registry, discover, select
+
+HEAD = "from deepseek.plugin import *\n"
+Make = Callable[..., None]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Write distributions that `importlib.metadata` finds; the real ones are out of sight."""
+    before = set(sys.modules)
+
+    def write(name: str, code: str = "", *, api: str = "1.0", version: str = "1.0", dist: str = "") -> None:
+        dist = dist or f"acme-{name}"
+        info = tmp_path / f"{dist.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        keywords = f"Keywords: x,deepseek-plugin-api-{api}\n" if api else ""
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n{keywords}")
+        (info / "entry_points.txt").write_text(f"[deepseek]\n{name} = acme_{name}\n")
+        (tmp_path / f"acme_{name}.py").write_text(HEAD + code)
+
+    monkeypatch.setattr(
+        sys, "path", [str(tmp_path), *(p for p in sys.path if "site-packages" not in p and "src" not in p)]
+    )
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("acme_"):
+            del sys.modules[name]
+
+
+def registry(version: str = "", **settings: list[str]) -> Registry:
+    chosen = PluginSettings(**settings)  # type: ignore[arg-type]
+    return Registry(select(discover(), version, chosen), chosen.optional)
+
+
+def states(found: Registry) -> dict[str, str]:
+    return {plugin.name: plugin.state for plugin in found.plugins}
+
+
+def refused(error: type[DeepSeekError] = PluginError, **settings: list[str]) -> str:
+    with pytest.raises(error) as caught:
+        registry(**settings)
+    return str(caught.value)
+
+
+def test_plugins_are_found_in_the_order_of_names(make: Make) -> None:
+    make("zeta")
+    make("alpha", version="2.1")
+    assert [(plugin.name, str(plugin), plugin.api) for plugin in discover()] == [
+        ("alpha", "acme-alpha 2.1", "1.0"),
+        ("zeta", "acme-zeta 1.0", "1.0"),
+    ]
+
+
+def test_a_blocked_plugin_is_never_imported(make: Make) -> None:
+    make("good", "@hookimpl\ndef sections(): return {}\n")
+    make("bad", "raise SystemExit('imported')\n")
+    found = registry(disable=["bad"])
+    assert states(found) == {"bad": "blocked", "good": "active"}
+    assert "acme_bad" not in sys.modules
+
+
+def test_a_broken_plugin_stops_the_build_and_is_named(make: Make) -> None:
+    make("bad", "import no_such_module\n", version="0.3")
+    says = refused()
+    assert (
+        "acme-bad 0.3 (plugin `bad`) can't be imported: ModuleNotFoundError: No module named 'no_such_module'" in says
+    )
+    assert "plugins.disable" in says
+
+
+def test_an_optional_broken_plugin_is_passed_over(make: Make) -> None:
+    make("bad", "1 / 0\n")
+    found = registry(optional=["bad"])
+    assert states(found) == {"bad": "broken"}
+    assert "ZeroDivisionError" in found.plugins[0].why
+
+
+@pytest.mark.parametrize("api", ["2.0", "0.9", "1.1"])
+def test_a_plugin_for_another_api_is_refused_before_it_is_imported(make: Make, api: str) -> None:
+    make("other", "raise SystemExit('imported')\n", api=api)
+    assert f"acme-other 1.0 is written for plugin API {api}, this is 1.0\n  fix: upgrade" in refused()
+    assert states(registry(optional=["other"])) == {"other": "incompatible"}
+
+
+def test_a_plugin_must_state_its_api(make: Make) -> None:
+    make("silent", api="")
+    assert 'add the keyword "deepseek-plugin-api-1.0"' in refused()
+    make("odd", api="one")
+    assert "that is not MAJOR.MINOR" in refused(disable=["silent"])
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("@hookimpl\ndef lod(source): ...\n", "acme-bad 1.0 implements `lod`, which is not a hook\n  fix: did you mean `load`?"),
+        ("@hookimpl\ndef load(sauce): ...\n", "the hook `load` has no argument `sauce`\n  fix: its arguments are: source, device, config"),
+        ("@hookimpl\ndef load(source=None): ...\n", "gives its argument `source` a default"),
+        ("@hookimpl(wrapper=True)\ndef execute(): return (yield)\n", "hook wrapper, which is not supported"),
+    ],
+)  # fmt: skip
+def test_a_malformed_hook_is_refused(make: Make, code: str, says: str) -> None:
+    make("bad", code)
+    assert says in refused()
+
+
+def test_two_owners_of_one_section_are_both_named(make: Make) -> None:
+    code = "class S(Settings): pass\n@hookimpl\ndef sections(): return {'shared': S}\n"
+    make("one", code)
+    make("two", code)
+    with pytest.raises(PluginError, match=r"`shared` is claimed by acme-one 1.0 and acme-two 1.0\n  fix: disable one"):
+        registry().sections()
+    assert list(registry(disable=["two"]).sections()) == ["shared", "fifo"]
+
+
+def test_two_plugins_of_one_name_are_both_named(make: Make) -> None:
+    make("one")
+    make("one", dist="other-one", version="3")
+    with pytest.raises(PluginError, match="two plugins are named `one`: .*acme-one 1.0.*"):
+        discover()
+
+
+def test_a_plugin_that_raises_in_a_hook_is_blamed(make: Make) -> None:
+    make("bad", "@hookimpl\ndef probe(config): return config.nothing\n")
+    with pytest.raises(HookError, match="acme-bad 1.0 raised in its hook `probe`: AttributeError") as caught:
+        registry().ask("probe", config=None)
+    assert isinstance(caught.value.__cause__, AttributeError)
+
+
+def test_answers_come_in_the_order_of_names_first_and_last_apart(make: Make) -> None:
+    for name, mark in (("a", ""), ("b", "(trylast=True)"), ("c", "(tryfirst=True)"), ("d", "")):
+        make(name, f"@hookimpl{mark}\ndef probe(config): return ['{name}']\n")
+    assert [answer.plugin for answer in registry().ask("probe", config=None)] == ["c", "a", "d", "b"]
+
+
+def test_a_version_selects_its_set(make: Make) -> None:
+    for name in ("codecs", "onnxruntime", "tensorflow", "torch", "extra"):
+        make(name, dist=f"deepseek-{name}")
+    found = registry("v1")
+    assert states(found) == {"codecs": "active", "onnxruntime": "active", "tensorflow": "active", "torch": "active", "extra": "blocked"}  # fmt: skip
+    assert found.plugins[1].why == "not part of v1; add it to plugins.enable"
+    assert states(registry("v1", enable=["extra"]))["extra"] == "active"
+
+
+def test_a_version_that_is_not_installed_or_not_written_says_so(make: Make) -> None:
+    make("codecs", dist="deepseek-codecs")
+    with pytest.raises(PluginError, match=r"v1 needs deepseek-onnxruntime.*\n  fix: pip install 'deepseek\[v1\]'"):
+        registry("v1")
+    assert states(registry("v1", disable=["onnxruntime", "tensorflow", "torch"])) == {"codecs": "active"}
+    with pytest.raises(PluginError, match=r"v2 is not complete yet: batching.* not written"):
+        registry("v2")
+
+
+@pytest.mark.parametrize("key", ["enable", "disable", "optional"])
+def test_a_plugin_that_is_not_installed_can_not_be_named(make: Make, key: str) -> None:
+    make("acme")
+    assert f"`plugins.{key}` names `acem`" in refused(**{key: ["acem"]})
+    assert "did you mean `acme`?" in refused(**{key: ["acem"]})
+
+
+def test_str_of_a_plugin_is_what_errors_say() -> None:
+    assert str(Plugin("torch", "deepseek-torch", "1.0", "deepseek_torch.hooks")) == "deepseek-torch 1.0"

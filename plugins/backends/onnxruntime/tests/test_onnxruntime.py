@@ -1,0 +1,178 @@
+"""ONNX Runtime through the pipeline, on small real models."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import deepseek
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from deepseek.errors import DeviceError, ExecutionError, InputError, ModelError, UnsafeModelError
+from deepseek.testing.contract import PluginContract
+from onnx import TensorProto, helper, numpy_helper
+
+WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 10
+
+
+def save(path: Path, nodes: list[Any], inputs: Any, outputs: Any, weights: Any = ()) -> str:
+    graph = helper.make_graph(nodes, "g", inputs, outputs, list(weights))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return str(path)
+
+
+def info(name: str, kind: int, *shape: Any) -> Any:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def matmul(folder: Path, weights: Any = None) -> str:
+    """y = tanh(x W), float32[batch, 4] -> float32[batch, 3]"""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Tanh", ["z"], ["y"])]
+    weights = numpy_helper.from_array(WEIGHTS, "w") if weights is None else weights
+    x, y = info("x", TensorProto.FLOAT, "batch", 4), info("y", TensorProto.FLOAT, "batch", 3)
+    return save(folder / "model.onnx", nodes, [x], [y], [weights])
+
+
+class TestContract(PluginContract):
+    plugin = "onnxruntime"
+    bad_settings: ClassVar = [
+        ({"onnxruntime": {"threads": -1}}, "onnxruntime.threads"),
+        ({"onnxruntime": {"graph_optimization": "most"}}, "onnxruntime.graph_optimization"),
+    ]
+
+    def configuration(self, folder: Path) -> dict[str, Any]:
+        return {"model": matmul(folder)}
+
+
+def test_equals_the_bare_session(tmp_path: Path) -> None:
+    path = matmul(tmp_path)
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype("float32")
+    bare = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    with deepseek.build({"model": path}) as pipeline:
+        assert pipeline.signature.batched
+        assert str(pipeline.signature.inputs[0]) == "x: float32[*, 4]"
+        assert (pipeline.run(x=x)["y"] == bare).all()
+
+
+def test_io_binding_and_strangers_arrays(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype("float32")
+    with deepseek.build({"model": matmul(tmp_path)}) as plain:
+        wanted = plain.run(x=x)["y"]
+        assert (plain.run(x=torch.from_numpy(x))["y"] == wanted).all()
+    with deepseek.build({"model": matmul(tmp_path), "onnxruntime": {"io_binding": True}}) as bound:
+        assert (bound.run(x=x)["y"] == wanted).all()
+        assert (bound.run(x=x[::-1])["y"] == wanted[::-1]).all()
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(TensorProto.INT64, "int64"), (TensorProto.FLOAT16, "float16"), (TensorProto.BOOL, "bool"), (TensorProto.UINT8, "uint8"), (TensorProto.DOUBLE, "float64")])  # fmt: skip
+def test_dtypes(tmp_path: Path, kind: int, dtype: str) -> None:
+    path = save(
+        tmp_path / "m.onnx",
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [info("x", kind, None)],
+        [info("y", kind, None)],
+    )
+    x = np.array([0, 1, 1], dtype)
+    with deepseek.build({"model": path}) as pipeline:
+        answer = pipeline.run(x=x)["y"]
+        assert answer.dtype == dtype
+        assert (answer == x).all()
+        with pytest.raises(InputError, match=rf"the input `x` is complex64\[3\]; the model takes x: {dtype}\[\*\]"):
+            pipeline.run(x=x.astype("complex64"))
+
+
+def test_text_goes_in_and_out(tmp_path: Path) -> None:
+    kind = TensorProto.STRING
+    path = save(
+        tmp_path / "m.onnx",
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [info("x", kind, None)],
+        [info("y", kind, None)],
+    )
+    with deepseek.build({"model": path}) as pipeline:
+        assert list(pipeline.run(x=np.array(["a", "bc"], object))["y"]) == ["a", "bc"]
+
+
+def test_threads_and_levels_reach_the_session(tmp_path: Path) -> None:
+    settings = {"threads": 1, "inter_op_threads": 1, "spinning": False, "graph_optimization": "basic"}
+    plan = deepseek.explain({"model": matmul(tmp_path), "onnxruntime": settings})
+    assert plan.to_dict()["execute"]["providers"] == ["CPUExecutionProvider"]
+    assert plan.to_dict()["execute"]["threads"] == 1
+    with deepseek.build({"model": matmul(tmp_path), "onnxruntime": settings}) as pipeline:
+        options = pipeline._scheduler._execute.__self__._session.get_session_options()
+        assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+
+
+def test_a_provider_that_is_not_there_is_never_replaced(tmp_path: Path) -> None:
+    config = {"model": matmul(tmp_path), "onnxruntime": {"providers": ["TensorrtExecutionProvider"]}}
+    with pytest.raises(DeviceError, match=r"has no TensorrtExecutionProvider\n  fix: this build offers .*CPU"):
+        deepseek.build(config)
+    with pytest.raises(DeviceError, match="no device `cuda:0` on this machine"):
+        deepseek.build({"model": matmul(tmp_path), "device": "cuda:0"})
+
+
+def test_the_optimized_model_is_kept_and_used_again(tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "fast.onnx"
+    config = {"model": matmul(tmp_path), "onnxruntime": {"optimized_model": str(kept)}}
+    x = np.ones((1, 4), "float32")
+    with deepseek.build(config) as pipeline:
+        wanted = pipeline.run(x=x)["y"]
+    first = kept.stat().st_mtime_ns
+    assert json.loads((tmp_path / "kept/fast.onnx.json").read_text())["onnxruntime"] == onnxruntime.__version__
+    with deepseek.build(config) as pipeline:
+        assert (pipeline.run(x=x)["y"] == wanted).all()
+    assert kept.stat().st_mtime_ns == first
+    matmul(tmp_path, numpy_helper.from_array(WEIGHTS * 2, "w"))
+    with deepseek.build(config) as pipeline:
+        assert (pipeline.run(x=x)["y"] != wanted).any()
+    assert sorted(os.listdir(tmp_path / "kept")) == ["fast.onnx", "fast.onnx.json"]
+
+
+def external(location: str) -> Any:
+    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4, 3], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("offset", "0"), ("length", "48")):
+        weights.external_data.add(key=key, value=value)
+    return weights
+
+
+def test_external_data_beside_the_model_is_read(tmp_path: Path) -> None:
+    WEIGHTS.tofile(tmp_path / "w.bin")
+    path = matmul(tmp_path, external("w.bin"))
+    with deepseek.build({"model": path}) as pipeline:
+        assert np.allclose(pipeline.run(x=np.ones((1, 4), "float32"))["y"], np.tanh(WEIGHTS.sum(0)))
+
+
+@pytest.mark.parametrize("how", ["up", "absolute", "link"])
+def test_external_data_elsewhere_is_refused(tmp_path: Path, how: str) -> None:
+    (tmp_path / "in").mkdir()
+    secret = tmp_path / "secret.bin"
+    WEIGHTS.tofile(secret)
+    (tmp_path / "in/link.bin").symlink_to(secret)
+    path = matmul(tmp_path / "in", external({"up": "../secret.bin", "absolute": str(secret), "link": "link.bin"}[how]))
+    with pytest.raises(UnsafeModelError, match="external data lies outside the model's folder"):
+        deepseek.build({"model": path})
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x07\x12"])
+def test_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"bad.onnx: ONNX Runtime can't open this model: .*"):
+        deepseek.build({"model": str(path)})
+
+
+def test_a_failure_inside_the_engine_is_an_execution_error(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Gather", ["w", "x"], ["y"])]
+    x, y = info("x", TensorProto.INT64, "n"), info("y", TensorProto.FLOAT, "n", 3)
+    path = save(tmp_path / "m.onnx", nodes, [x], [y], [numpy_helper.from_array(WEIGHTS, "w")])
+    with deepseek.build({"model": path}) as pipeline:
+        with pytest.raises((ExecutionError, InputError), match="ONNX Runtime .*out of data bounds"):
+            pipeline.run(x=np.array([99]))
+        assert (pipeline.run(x=np.array([1]))["y"] == WEIGHTS[1]).all()

@@ -1,0 +1,174 @@
+"""TensorFlow through the pipeline: SavedModels, .keras files, and the conversion to ONNX."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import deepseek
+import keras
+import numpy as np
+import tensorflow as tf
+from deepseek.errors import ConfigError, InputError, ModelError, PlanError, UnsafeModelError
+from deepseek.testing.contract import PluginContract
+
+X = np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
+
+
+def network() -> Any:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
+
+
+def keras_file(folder: Path) -> str:
+    network().save(folder / "m.keras")
+    return str(folder / "m.keras")
+
+
+def saved_model(folder: Path) -> str:
+    model = network()
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def serve(x: Any) -> dict[str, Any]:
+        return {"y": model(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def double(x: Any) -> dict[str, Any]:
+        return {"y": 2.0 * model(x)}
+
+    module = tf.Module()
+    module.model = model
+    tf.saved_model.save(module, str(folder / "saved"), signatures={"serving_default": serve, "double": double})
+    return str(folder / "saved")
+
+
+class TestContract(PluginContract):
+    plugin = "tensorflow"
+    # TensorFlow keeps some of each loaded graph's bookkeeping for the life of the process.
+    leak_bytes = 8 << 20
+    bad_settings: ClassVar = [
+        ({"tensorflow": {"threads": -2}}, "tensorflow.threads"),
+        ({"tensorflow": {"signature": "no_such"}}, "tensorflow.signature"),
+        # TensorFlow has started in this process; its threads can't change any more.
+        ({"tensorflow": {"threads": 7}}, "tensorflow.threads"),
+    ]
+
+    def configuration(self, folder: Path) -> dict[str, Any]:
+        return {"model": saved_model(folder)}
+
+
+def test_a_saved_model_gives_its_own_answer(tmp_path: Path) -> None:
+    path = saved_model(tmp_path)
+    right = tf.saved_model.load(path).signatures["serving_default"](x=tf.constant(X))["y"].numpy()
+    with deepseek.build({"model": path}) as pipeline:
+        assert repr(pipeline) == "<Pipeline tensorflow on cpu: (x: float32[*, 4]) -> (y: float32[*, 3])>"
+        np.testing.assert_allclose(pipeline.run(x=X)["y"], right, rtol=1e-5)
+    with deepseek.build({"model": path, "tensorflow": {"signature": "double"}}) as pipeline:
+        np.testing.assert_allclose(pipeline.run(x=X)["y"], 2 * right, rtol=1e-5)
+
+
+def test_a_keras_file_gives_its_own_answer(tmp_path: Path) -> None:
+    path = keras_file(tmp_path)
+    right = keras.saving.load_model(path)(X).numpy()
+    with deepseek.build({"model": {"source": path, "outputs": ["y"]}}) as pipeline:
+        np.testing.assert_allclose(pipeline.run(x=X)["y"], right, rtol=1e-5)
+
+
+def test_a_keras_model_with_two_inputs_and_outputs(tmp_path: Path) -> None:
+    a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
+    keras.Model([a, b], [keras.layers.Add(name="total")([a, b]), keras.layers.Multiply(name="product")([a, b])]).save(
+        tmp_path / "m.keras"
+    )
+    with deepseek.build({"model": f"{tmp_path}/m.keras"}) as pipeline:
+        answer = pipeline.run(a=X[:, :2], b=X[:, 2:])
+    np.testing.assert_allclose(list(answer.values()), [X[:, :2] + X[:, 2:], X[:, :2] * X[:, 2:]], rtol=1e-5)
+
+
+def test_xla(tmp_path: Path) -> None:
+    path = saved_model(tmp_path)
+    with (
+        deepseek.build({"model": path}) as plain,
+        deepseek.build({"model": path, "tensorflow": {"jit_compile": True}}) as fast,
+    ):
+        np.testing.assert_allclose(fast.run(x=X)["y"], plain.run(x=X)["y"], rtol=1e-5)
+        assert fast.plan.to_dict()["execute"]["compiled"] == "XLA"
+
+
+def test_a_batch_of_another_size_is_not_traced_again(tmp_path: Path) -> None:
+    with deepseek.build({"model": saved_model(tmp_path)}) as pipeline:
+        for rows in (1, 2, 3):
+            assert pipeline.run(x=X[:rows])["y"].shape == (rows, 3)
+
+
+def test_a_stored_lambda_is_refused(tmp_path: Path) -> None:
+    keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda t: t * 2)]).save(tmp_path / "evil.keras")
+    with pytest.raises(UnsafeModelError, match=r"would run Python code that it stores\n  fix: replace Lambda"):
+        deepseek.build({"model": f"{tmp_path}/evil.keras"})
+
+
+def test_the_old_keras_format_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "m.h5").touch()
+    with pytest.raises(PlanError, match=r"old HDF5 format; save it again: model.save\('model.keras'\)"):
+        deepseek.build({"model": f"{tmp_path}/m.h5"})
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04garbage", b"garbage"])
+def test_a_corrupt_keras_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.keras").write_bytes(content)
+    with pytest.raises(ModelError, match=r"m.keras: TensorFlow can't read it"):
+        deepseek.build({"model": f"{tmp_path}/m.keras"})
+
+
+@pytest.mark.parametrize("spoil", ["graph", "weights"])
+def test_a_corrupt_saved_model(tmp_path: Path, spoil: str) -> None:
+    path = Path(saved_model(tmp_path))
+    if spoil == "graph":
+        (path / "saved_model.pb").write_bytes(b"\x00garbage")
+    else:
+        shutil.rmtree(path / "variables")
+    with pytest.raises(ModelError, match="saved: TensorFlow can't read it"):
+        deepseek.build({"model": str(path)})
+
+
+def test_a_shape_that_only_the_graph_refuses(tmp_path: Path) -> None:
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, name="x")])
+    def serve(x: Any) -> dict[str, Any]:
+        return {"y": tf.matmul(x, tf.ones((4, 2)))}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path / "any"), signatures={"serving_default": serve})
+    with deepseek.build({"model": f"{tmp_path}/any"}) as pipeline:
+        with pytest.raises(InputError, match="TensorFlow refuses the input"):
+            pipeline.run(x=X[:, :3])
+        assert pipeline.run(x=X)["y"].shape == (3, 2)
+
+
+def test_arrays_of_other_libraries(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with deepseek.build({"model": saved_model(tmp_path)}) as pipeline:
+        wanted = pipeline.run(x=X)["y"]
+        for array in (torch.from_numpy(X), tf.constant(X)):
+            np.testing.assert_allclose(pipeline.run(x=array)["y"], wanted)
+
+
+def test_threads_that_come_too_late_are_a_config_error(tmp_path: Path) -> None:
+    path = saved_model(tmp_path)
+    with deepseek.build({"model": path}) as pipeline:
+        pipeline.run(x=X)
+    with pytest.raises(
+        ConfigError, match=r"can't change once TensorFlow runs in this process\n  fix: give every pipeline"
+    ):
+        deepseek.build({"model": path, "tensorflow": {"inter_op_threads": 3}})
+
+
+@pytest.mark.parametrize("write", [saved_model, keras_file])
+def test_another_engine_gets_the_model_as_onnx(tmp_path: Path, write: Any) -> None:
+    model = {"source": write(tmp_path), "outputs": ["y"]}
+    with deepseek.build({"model": model}) as own, deepseek.build({"model": model, "engine": "onnxruntime"}) as other:
+        np.testing.assert_allclose(other.run(x=X)["y"], own.run(x=X)["y"], atol=1e-5)
+        assert other.signature.batched
