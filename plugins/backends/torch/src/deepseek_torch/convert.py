@@ -50,10 +50,11 @@ def _convert(model: Model, folder: Path, config: Config) -> Model:
         {axis: torch.export.Dim.DYNAMIC for axis, n in enumerate(s.shape or ()) if n == ANY}
         for s in model.signature.inputs
     ]
+    program: Any = model.facts.get("exported_program") or model.native
     try:
         with _quiet():
             torch.onnx.export(
-                model.facts.get("exported_program") or model.native,
+                program,
                 args=() if by_name else tuple(examples.values()),
                 kwargs=examples if by_name else None,
                 f=target,

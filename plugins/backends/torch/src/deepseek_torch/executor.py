@@ -24,6 +24,7 @@ from deepseek.plugin import (
     Tensors,
     TensorSpec,
 )
+from torch.utils.dlpack import from_dlpack
 
 from deepseek_torch.loading import default_names
 from deepseek_torch.settings import TorchSettings
@@ -86,7 +87,7 @@ class TorchExecutor:
             # torch.from_dlpack ends the process (not the call) on a negative stride.
             value = np.ascontiguousarray(value)
         try:
-            tensor = value if isinstance(value, torch.Tensor) else torch.from_dlpack(value)
+            tensor = value if isinstance(value, torch.Tensor) else from_dlpack(value)
         except (BufferError, RuntimeError, TypeError) as exc:
             raise InputError(f"PyTorch can't take the input `{name}`: {exc}") from exc
         dtype = self._dtype if self._dtype is not None and tensor.is_floating_point() else tensor.dtype
