@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import deepseek
 import numpy as np
+
+import deepseek
 
 HERE = Path(__file__).parent
 PIPELINES = ("classify", "classify-onnxruntime", "classify-tensorflow")

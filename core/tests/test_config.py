@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+from msgspec import Meta
+
 from deepseek import document
 from deepseek.config import Config, Settings, settle
 from deepseek.errors import ConfigError
 from deepseek.schema import json_schema
 from deepseek.units import Duration, Percent, Size
-from msgspec import Meta
 
 
 class Inner(Settings):
@@ -71,10 +72,19 @@ def test_a_mapping_is_as_good_as_a_file() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("model: m\nacme:\n  delya: 2ms\n", "p.yaml:3:10: `acme.delya` is not a known key\n  fix: did you mean `acme.delay`?"),
+        (
+            "model: m\nacme:\n  delya: 2ms\n",
+            "p.yaml:3:10: `acme.delya` is not a known key\n  fix: did you mean `acme.delay`?",
+        ),
         ("model: m\nacmee: {}\n", "p.yaml:2:8: `acmee` is not a known key\n  fix: did you mean `acme`?"),
-        ("model: m\nacme: {delay: 2 apples}\n", "p.yaml:2:15: `acme.delay` must be a duration such as `2ms`, `1.5s` or `5m` (got `2 apples`)"),
-        ("model: m\nacme: {memory: much}\n", "p.yaml:2:16: `acme.memory` must be a size such as `512MiB` or `16GiB` (got `much`)"),
+        (
+            "model: m\nacme: {delay: 2 apples}\n",
+            "p.yaml:2:15: `acme.delay` must be a duration such as `2ms`, `1.5s` or `5m` (got `2 apples`)",
+        ),
+        (
+            "model: m\nacme: {memory: much}\n",
+            "p.yaml:2:16: `acme.memory` must be a size such as `512MiB` or `16GiB` (got `much`)",
+        ),
         ("model: m\nacme: {mode: faster}\n", "`acme.mode` must be one of `fast`, `small` (got `faster`)"),
         ("model: m\nacme: {threads: -1}\n", "p.yaml:2:17: `acme.threads` must be `int` >= 0 (got `-1`)"),
         ("model: m\nacme: {threads: many}\n", "`acme.threads` must be `int` (got `many`)"),
@@ -94,7 +104,7 @@ def test_a_mapping_is_as_good_as_a_file() -> None:
         ("model: ${NO_SUCH_VARIABLE}\n", "p.yaml:1:8: the environment variable NO_SUCH_VARIABLE is not set"),
         ("? [a, b]\n: c\n", "a key must be plain text"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_names_place_key_and_way_out(tmp_path: Path, text: str, says: str) -> None:
     assert says in refused(tmp_path, text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from deepseek.devices import cpu
 
 CPUINFO = "processor\t: 0\nmodel name\t: Acme 9000\nflags\t\t: fpu avx2 avx512f avx512_vnni amx_tile\n\n"

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+
 from deepseek.errors import ClosedError, DeadlineError, QueueFullError
 from deepseek.fifo import Fifo
 from deepseek.plugin import NO_OPTIONS, Options, Request, Tensors

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from deepseek.errors import OutputError
 from deepseek.files import atomic_write
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import deepseek
 import pytest
+
+import deepseek
 
 
 @pytest.mark.parametrize("module", ["deepseek", "deepseek.plugin", "deepseek.kernel", "deepseek.cli"])

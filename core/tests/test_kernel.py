@@ -8,9 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import deepseek
 import numpy as np
 import pytest
+
+import deepseek
 from deepseek.errors import (
     DeviceError,
     HookError,

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import deepseek
 import numpy as np
 import pytest
+
+import deepseek
 from deepseek.errors import ClosedError, DeadlineError, InputError, PlanError
 from deepseek.pipeline import dtype_name, input_check
 from deepseek.plugin import Options, Signature, TensorSpec

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from deepseek.config import PluginSettings
 from deepseek.errors import DeepSeekError, HookError, PluginError
 from deepseek.plugins import Plugin, Registry, discover, select
@@ -103,12 +104,18 @@ def test_a_plugin_must_state_its_api(make: Make) -> None:
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("@hookimpl\ndef lod(source): ...\n", "acme-bad 1.0 implements `lod`, which is not a hook\n  fix: did you mean `load`?"),
-        ("@hookimpl\ndef load(sauce): ...\n", "the hook `load` has no argument `sauce`\n  fix: its arguments are: source, device, config"),
+        (
+            "@hookimpl\ndef lod(source): ...\n",
+            "acme-bad 1.0 implements `lod`, which is not a hook\n  fix: did you mean `load`?",
+        ),
+        (
+            "@hookimpl\ndef load(sauce): ...\n",
+            "the hook `load` has no argument `sauce`\n  fix: its arguments are: source, device, config",
+        ),
         ("@hookimpl\ndef load(source=None): ...\n", "gives its argument `source` a default"),
         ("@hookimpl(wrapper=True)\ndef execute(): return (yield)\n", "hook wrapper, which is not supported"),
     ],
-)  # fmt: skip
+)
 def test_a_malformed_hook_is_refused(make: Make, code: str, says: str) -> None:
     make("bad", code)
     assert says in refused()
@@ -147,7 +154,13 @@ def test_a_version_selects_its_set(make: Make) -> None:
     for name in ("codecs", "onnxruntime", "tensorflow", "torch", "extra"):
         make(name, dist=f"deepseek-{name}")
     found = registry("v1")
-    assert states(found) == {"codecs": "active", "onnxruntime": "active", "tensorflow": "active", "torch": "active", "extra": "blocked"}  # fmt: skip
+    assert states(found) == {
+        "codecs": "active",
+        "onnxruntime": "active",
+        "tensorflow": "active",
+        "torch": "active",
+        "extra": "blocked",
+    }
     assert found.plugins[1].why == "not part of v1; add it to plugins.enable"
     assert states(registry("v1", enable=["extra"]))["extra"] == "active"
 

@@ -115,9 +115,8 @@ class Plan:
             who = self.registry.describe(item.plugin)
             lines.append(f"pass       {item.record.stage.name.lower()} {item.record.name} ({arrow})  [{who}]")
         details = {k: v for k, v in plan["execute"].items() if k not in ("plugin", "engine", "format")}
-        lines.append(
-            f"execute    {self.engine.name}: {_facts(details) or self.format}  [{self.registry.describe(self.engine.plugin)}]"
-        )
+        who = self.registry.describe(self.engine.plugin)
+        lines.append(f"execute    {self.engine.name}: {_facts(details) or self.format}  [{who}]")
         lines += [f"wrap       {item.name}  [{self.registry.describe(item.plugin)}]" for item in self.wrappers]
         lines.append(f"schedule   {self.policy.name}: {_facts(self.policy.record.facts)}")
         if self.coding:

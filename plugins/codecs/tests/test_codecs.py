@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
-import deepseek
 import numpy as np
 import pytest
+from PIL import Image
+
+import deepseek
 from deepseek.errors import ConfigError, InputError, InputNotFoundError
 from deepseek.pipeline import Pipeline
 from deepseek.plugin import Coding, Engine, Signature, TensorSpec, hookimpl
@@ -18,7 +20,6 @@ from deepseek.testing.contract import PluginContract
 from deepseek_codecs.classes import softmax
 from deepseek_codecs.image import ImageCoder
 from deepseek_codecs.settings import ImageSettings
-from PIL import Image
 
 IMAGE = {"pixels": {"dtype": "float32", "shape": [-1, 3, 8, 8]}}
 RAINBOW = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)

@@ -7,14 +7,15 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-import deepseek
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import deepseek
 from deepseek.errors import DeviceError, ExecutionError, InputError, ModelError, UnsafeModelError
 from deepseek.testing.contract import PluginContract
-from onnx import TensorProto, helper, numpy_helper
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 10
 
@@ -69,7 +70,16 @@ def test_io_binding_and_strangers_arrays(tmp_path: Path) -> None:
         assert (bound.run(x=x[::-1])["y"] == wanted[::-1]).all()
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [(TensorProto.INT64, "int64"), (TensorProto.FLOAT16, "float16"), (TensorProto.BOOL, "bool"), (TensorProto.UINT8, "uint8"), (TensorProto.DOUBLE, "float64")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        (TensorProto.INT64, "int64"),
+        (TensorProto.FLOAT16, "float16"),
+        (TensorProto.BOOL, "bool"),
+        (TensorProto.UINT8, "uint8"),
+        (TensorProto.DOUBLE, "float64"),
+    ],
+)
 def test_dtypes(tmp_path: Path, kind: int, dtype: str) -> None:
     path = save(
         tmp_path / "m.onnx",

@@ -11,10 +11,11 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import deepseek
 import keras
 import numpy as np
 import tensorflow as tf
+
+import deepseek
 from deepseek.errors import ConfigError, InputError, ModelError, PlanError, UnsafeModelError
 from deepseek.testing.contract import PluginContract
 

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-import deepseek
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+
+import deepseek
 from deepseek.errors import (
     ConfigError,
     DeviceError,
@@ -24,7 +26,6 @@ from deepseek.errors import (
     UnsafeModelError,
 )
 from deepseek.testing.contract import PluginContract
-from safetensors.torch import save_file
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
 DECLARED = {"inputs": {"x": {"shape": [-1, 4]}}, "outputs": ["y"]}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from deepseek.plugin import ConfigError
 
+from deepseek.plugin import ConfigError
 from deepseek_codecs.settings import ClassesSettings, EmbeddingSettings
 
 

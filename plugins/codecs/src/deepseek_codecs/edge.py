@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from deepseek.plugin import Config, ConfigError, InputError, InputNotFoundError, Signature, Size, Source
 
+from deepseek.plugin import Config, ConfigError, InputError, InputNotFoundError, Signature, Size, Source
 from deepseek_codecs import tensors
 from deepseek_codecs.image import SUFFIXES as IMAGE_SUFFIXES
 from deepseek_codecs.settings import InputsSettings, OutputsSettings

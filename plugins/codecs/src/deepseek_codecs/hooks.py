@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from deepseek.plugin import Codec, Coding, Config, Settings, Signature, Source, hookimpl
-
 from deepseek_codecs.settings import InputsSettings, OutputsSettings
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from deepseek.plugin import InputError
 from PIL import Image, ImageOps
 
+from deepseek.plugin import InputError
 from deepseek_codecs.settings import ImageSettings
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})

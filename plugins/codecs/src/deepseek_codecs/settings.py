@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from deepseek.plugin import Settings, Size
 from msgspec import Meta
+
+from deepseek.plugin import Settings, Size
 
 
 class ImageSettings(Settings):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+
 from deepseek.plugin import ANY, InputError, Signature, TensorSpec
 
 SUFFIXES = frozenset({".npy", ".npz", ".json"})

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from deepseek.plugin import ConfigError, MissingLibraryError, Signature, library_missing
 
+from deepseek.plugin import ConfigError, MissingLibraryError, Signature, library_missing
 from deepseek_codecs.settings import TextSettings
 
 

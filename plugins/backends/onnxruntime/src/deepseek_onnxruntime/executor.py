@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from deepseek.plugin import (
     ANY,
     Device,
@@ -17,7 +18,6 @@ from deepseek.plugin import (
     Tensors,
     TensorSpec,
 )
-
 from deepseek_onnxruntime.session import open_session
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 

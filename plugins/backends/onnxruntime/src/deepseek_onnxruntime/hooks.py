@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from deepseek.plugin import Config, Decline, Device, Engine, Loader, Settings, Source, hookimpl, library_missing
-
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 
 

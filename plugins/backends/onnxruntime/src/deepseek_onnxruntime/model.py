@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from deepseek.plugin import Config, Device, Engine, Executor, Loader, Model, Signature, Source
-
 from deepseek_onnxruntime.providers import choose_providers
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 

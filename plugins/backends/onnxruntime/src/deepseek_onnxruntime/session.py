@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from deepseek.plugin import Device, DeviceError, ModelError, OutOfMemoryError, UnsafeModelError, atomic_write
 
+from deepseek.plugin import Device, DeviceError, ModelError, OutOfMemoryError, UnsafeModelError, atomic_write
 from deepseek_onnxruntime.providers import choose_providers
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from deepseek.plugin import Model, ModelError, Pass, Stage, library_missing
-
 from deepseek_tensorflow.library import tensorflow
 from deepseek_tensorflow.loading import Graph
 

@@ -6,8 +6,8 @@ import gc
 from typing import Any
 
 import numpy as np
-from deepseek.plugin import Device, DeviceError, ExecutionError, InputError, Model, Options, OutOfMemoryError, Tensors
 
+from deepseek.plugin import Device, DeviceError, ExecutionError, InputError, Model, Options, OutOfMemoryError, Tensors
 from deepseek_tensorflow.library import tensorflow
 from deepseek_tensorflow.loading import Graph
 from deepseek_tensorflow.settings import TensorFlowSettings

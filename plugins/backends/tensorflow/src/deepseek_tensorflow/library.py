@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from deepseek.plugin import Config, Device
-
 from deepseek_tensorflow.settings import TensorFlowSettings
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepseek.plugin import ANY, Config, Model, ModelError, Signature, Source, TensorSpec, UnsafeModelError
-
 from deepseek_tensorflow.library import prepare
 from deepseek_tensorflow.settings import TensorFlowSettings
 

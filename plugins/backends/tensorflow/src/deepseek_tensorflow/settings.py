@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from deepseek.plugin import Settings
 from msgspec import Meta
+
+from deepseek.plugin import Settings
 
 
 class TensorFlowSettings(Settings):

@@ -22,7 +22,6 @@ from deepseek.plugin import (
     TensorSpec,
     library_missing,
 )
-
 from deepseek_torch.settings import TorchSettings
 
 

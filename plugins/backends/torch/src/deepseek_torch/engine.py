@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from deepseek.plugin import Config, Decline, Device, Engine, Executor, Model
-
 from deepseek_torch.settings import TorchSettings
 
 #: Resident memory of the library after import (measured, see benchmarks/).

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.dlpack import from_dlpack
+
 from deepseek.plugin import (
     ANY,
     NO_OPTIONS,
@@ -24,8 +26,6 @@ from deepseek.plugin import (
     Tensors,
     TensorSpec,
 )
-from torch.utils.dlpack import from_dlpack
-
 from deepseek_torch.loading import default_names
 from deepseek_torch.settings import TorchSettings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from deepseek.plugin import Config, Decline, Device, Engine, Loader, Pass, Settings, Source, hookimpl, library_missing
-
 from deepseek_torch.settings import TorchSettings
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepseek.plugin import ANY, Config, ConfigError, Model, ModelError, Signature, Source, TensorSpec
 
+from deepseek.plugin import ANY, Config, ConfigError, Model, ModelError, Signature, Source, TensorSpec
 from deepseek_torch.safety import check_archive, read_checkpoint, restricted_reader
 from deepseek_torch.settings import TorchSettings
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from deepseek.plugin import ModelError, UnsafeModelError
 
 _WAY_OUT = "save its weights alone: safetensors.torch.save_file(model.state_dict(), ...), and set `torch.factory`"

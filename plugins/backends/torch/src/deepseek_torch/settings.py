@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from deepseek.plugin import Settings
 from msgspec import Meta
+
+from deepseek.plugin import Settings
 
 
 class TorchSettings(Settings):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deepseek.plugin import Config, Decline, Loader, Model, Source, library_missing
-
 from deepseek_torch.settings import TorchSettings
 
 _SUFFIXES = {".pt", ".pth", ".pt2", ".ts", ".bin", ".ckpt", ".safetensors"}
