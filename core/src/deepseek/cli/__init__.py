@@ -88,13 +88,16 @@ def _run(arguments: list[str] | None) -> int:
         return error.exit_code
     except click.exceptions.Abort:
         return EXIT_INTERRUPTED
+    except SystemExit:
+        # click's answer to a reader that has gone (`deepseek ... | head`); nothing is wrong.
+        _discard_output()
+        return 0
     return result if isinstance(result, int) else 0
 
 
 def _fault(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        # The reader of our output has gone (`deepseek ... | head`); nothing is wrong.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        _discard_output()
         return 0
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
@@ -108,3 +111,8 @@ def _fault(error: Exception) -> int:
         return 15
     print(f"error: internal: {type(error).__name__}: {error}\n  fix: report it; --debug shows where", file=sys.stderr)
     return EXIT_BUG
+
+
+def _discard_output() -> None:
+    """Let Python flush what is left at exit without a second error."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123

@@ -1,0 +1,108 @@
+"""The models that are measured, made once, and each engine as its users call it without us."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+EXAMPLES = Path(__file__).parents[1] / "examples"
+MODELS = EXAMPLES / "models"
+sys.path.insert(0, str(EXAMPLES))
+
+ENGINES = ("onnxruntime", "torch", "tensorflow")
+Call = Callable[[Any], Any]
+
+
+def prepare() -> None:
+    """Write ResNet-50 in three formats and the identity model, as far as they are not there."""
+    MODELS.mkdir(exist_ok=True)
+    warnings.simplefilter("ignore")
+    writers = {
+        "identity.onnx": _identity,
+        "resnet50.safetensors": lambda path: _resnet().save_safetensors(path),
+        "resnet50.onnx": lambda path: _resnet().save_onnx(path),
+        "resnet50_savedmodel": lambda path: _resnet().save_saved_model(path),
+    }
+    for name, write in writers.items():
+        if not (MODELS / name).exists():
+            print(f"prepare: {name}", flush=True)
+            write(MODELS / name)
+
+
+def configuration(engine: str) -> dict[str, Any]:
+    """ResNet-50 as a pipeline."""
+    if engine == "onnxruntime":
+        return {"model": str(MODELS / "resnet50.onnx")}
+    if engine == "tensorflow":
+        return {"model": str(MODELS / "resnet50_savedmodel")}
+    declared = {"inputs": {"image": {"shape": [-1, 3, 224, 224]}}, "outputs": ["logits"]}
+    model = {"source": str(MODELS / "resnet50.safetensors"), **declared}
+    return {"model": model, "torch": {"factory": f"{EXAMPLES}/resnet50.py:build"}}
+
+
+def bare(engine: str, device: str = "cpu") -> Call:
+    """The same model called with the engine's own API: NumPy in, NumPy out."""
+    return {"onnxruntime": _bare_onnxruntime, "torch": _bare_torch, "tensorflow": _bare_tensorflow}[engine](device)
+
+
+def image(engine: str, batch: int) -> Any:
+    """Random pixels in the engine's layout."""
+    import numpy as np
+
+    shape = (batch, 224, 224, 3) if engine == "tensorflow" else (batch, 3, 224, 224)
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def _resnet() -> Any:
+    import resnet50
+
+    return resnet50
+
+
+def _identity(path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def _bare_onnxruntime(device: str) -> Call:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(MODELS / "resnet50.onnx", options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"image": x})[0]
+
+
+def _bare_torch(device: str) -> Call:
+    import torch
+    from resnet50 import ResNet50
+    from safetensors.torch import load_file
+
+    module = ResNet50()
+    module.load_state_dict(load_file(MODELS / "resnet50.safetensors"))
+    module.eval().to(device)
+
+    def call(x: Any) -> Any:
+        with torch.inference_mode():
+            return module(torch.from_numpy(x).to(device)).cpu().numpy()
+
+    return call
+
+
+def _bare_tensorflow(device: str) -> Call:
+    import tensorflow as tf
+
+    owner = tf.saved_model.load(str(MODELS / "resnet50_savedmodel"))
+    function = owner.signatures["serving_default"]
+    # Without a reference to its owner the function's variables are freed.
+    function.owner = owner
+    return lambda x: function(image=tf.constant(x))["logits"].numpy()

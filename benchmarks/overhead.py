@@ -1,0 +1,58 @@
+"""What a pipeline adds to the bare engine: a call that does nothing, and ResNet-50 at batch 1 and 8.
+
+python benchmarks/overhead.py ENGINE [--device cuda:0] [--rounds 60]       # prints JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import models
+import numpy as np
+from measure import side_by_side
+
+import deepseek
+
+
+def identity(rounds: int) -> dict[str, float]:
+    """One ONNX Runtime session, float32[1, 16], called bare and through `pipeline.run`."""
+    x = np.ones((1, 16), np.float32)
+    with deepseek.build({"model": str(models.MODELS / "identity.onnx")}) as pipeline:
+        # The very session of the pipeline, so that nothing else differs.
+        session = pipeline._scheduler._execute.__self__._session  # type: ignore[attr-defined]
+        return side_by_side(lambda: pipeline.run(x=x), lambda: session.run(None, {"x": x}), rounds * 10, calls=50)
+
+
+def resnet50(engine: str, device: str, rounds: int) -> dict[str, Any]:
+    """The pipeline beside the engine's own API, each with its own copy of the model."""
+    call, results = models.bare(engine, device), {}
+    with deepseek.build({**models.configuration(engine), "device": device}) as pipeline:
+        for batch in (1, 8):
+            x = models.image(engine, batch)
+            answer, right = pipeline.run(image=x)["logits"], call(x)
+            assert np.abs(answer - right).max() <= 1e-3 * np.abs(right).max()
+            measured = side_by_side(
+                lambda x=x: pipeline.run(image=x), lambda x=x: call(x), rounds if batch == 1 else rounds // 2
+            )
+            results[f"batch {batch}"] = measured
+    return results
+
+
+def main() -> None:
+    """Measure one engine and print the figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("engine", choices=models.ENGINES)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=60)
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {"engine": arguments.engine, "device": arguments.device}
+    if arguments.engine == "onnxruntime" and arguments.device == "cpu":
+        results["identity"] = identity(arguments.rounds)
+    results["resnet50"] = resnet50(arguments.engine, arguments.device, arguments.rounds)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

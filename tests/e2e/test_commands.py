@@ -1,0 +1,245 @@
+"""The command with small models: every kind of input and output, and every mistake with its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+Deepseek = Callable[..., "subprocess.CompletedProcess[str]"]
+X = np.arange(8, dtype="float32").reshape(2, 4)
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    """y = -x, float32[batch, 4]."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "neg.onnx"
+    )
+    (tmp_path / "p.yaml").write_text("model: neg.onnx\n")
+    np.save(tmp_path / "x.npy", X)
+    return tmp_path / "p.yaml"
+
+
+def rows(done: subprocess.CompletedProcess[str]) -> list[Any]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_files_folders_globs_and_standard_input(pipeline: Path, deepseek_: Deepseek, tmp_path: Path) -> None:
+    (tmp_path / "in/deeper").mkdir(parents=True)
+    for name in ("in/a.npy", "in/deeper/b.npy"):
+        np.save(tmp_path / name, X)
+    (tmp_path / "in/c.json").write_text(json.dumps({"x": X.tolist()}))
+    np.savez(tmp_path / "d.npz", x=X)
+    (tmp_path / "in/notes.md").touch()
+
+    def inputs(*arguments: object, **more: Any) -> list[str]:
+        answers = rows(deepseek_("run", pipeline, *arguments, "--json", **more))
+        assert [answer["y"] for answer in answers] == [(-row).tolist() for row in X] * (len(answers) // 2)
+        return list(dict.fromkeys(answer["input"] for answer in answers))
+
+    assert inputs("x.npy") == ["x.npy"]
+    assert inputs("in") == ["in/a.npy", "in/c.json", "in/deeper/b.npy"]
+    assert inputs("in/*.npy", "d.npz") == ["in/a.npy", "d.npz"]
+    assert inputs("in/**/*.npy") == ["in/a.npy", "in/deeper/b.npy"]
+    assert inputs("-", input=json.dumps({"x": X.tolist()})) == ["<stdin>"]
+
+
+def test_a_table_for_people(pipeline: Path, deepseek_: Deepseek) -> None:
+    done = deepseek_("run", pipeline, "x.npy")
+    assert done.stdout.splitlines()[0].split() == ["input", "y"]
+    assert "x.npy[1]" in done.stdout
+    assert "float32[4]: -4, -5, -6, -7" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.jsonl", "out.npz"])
+def test_results_in_a_file(pipeline: Path, deepseek_: Deepseek, tmp_path: Path, name: str) -> None:
+    assert deepseek_("run", pipeline, "x.npy", "x.npy", "-o", name).returncode == 0
+    if name.endswith("npz"):
+        found = np.load(tmp_path / name)
+        assert (found["y"] == -np.concatenate([X, X])).all()
+        assert found["input"].tolist() == ["x.npy"] * 4
+        return
+    text = (tmp_path / name).read_text()
+    answers = json.loads(text) if name.endswith("json") else [json.loads(line) for line in text.splitlines()]
+    assert [answer["y"] for answer in answers] == (-np.concatenate([X, X])).tolist()
+
+
+def test_keep_going_reports_and_goes_on(pipeline: Path, deepseek_: Deepseek, tmp_path: Path) -> None:
+    (tmp_path / "bad.npy").write_bytes(b"garbage")
+    done = deepseek_("run", pipeline, "x.npy", "bad.npy", "x.npy", "--json", "--keep-going")
+    assert done.returncode == 12
+    assert len(done.stdout.splitlines()) == 4
+    assert done.stderr.startswith("error: bad.npy can't be read")
+
+
+def test_verbose_shows_plan_and_times(pipeline: Path, deepseek_: Deepseek) -> None:
+    done = deepseek_("run", pipeline, "x.npy", "-v")
+    assert "execute    onnxruntime" in done.stderr
+    assert "built      open onnxruntime: " in done.stderr
+
+
+PICKLE = "import torch; torch.save(torch.nn.Linear(2, 2), 'evil.pth')"
+
+#: name -> (what to prepare, arguments, exit code, what standard error must say)
+MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
+    "no such pipeline": (lambda d: None, ["run", "q.yaml", "x.npy"], 3, "q.yaml: there is no such pipeline file\n  fix: the folder has p.yaml"),
+    "unknown key": (lambda d: (d / "p.yaml").write_text("model: neg.onnx\nenigne: x\n"), ["run", "p.yaml", "x.npy"], 3, "p.yaml:2:9: `enigne` is not a known key\n  fix: did you mean `engine`?"),
+    "unknown override": (lambda d: None, ["run", "p.yaml", "x.npy", "--set", "onnxruntime.thread=1"], 3, "--set onnxruntime.thread: `onnxruntime.thread` is not a known key\n  fix: did you mean `onnxruntime.threads`?"),
+    "no such model": (lambda d: (d / "p.yaml").write_text("model: gone.onnx\n"), ["run", "p.yaml", "x.npy"], 8, "there is no model at"),
+    "corrupt model": (lambda d: (d / "neg.onnx").write_bytes(b"garbage"), ["run", "p.yaml", "x.npy"], 9, "ONNX Runtime can't open this model"),
+    "unsafe model": (lambda d: subprocess.run([sys.executable, "-c", PICKLE], cwd=d, check=True), ["run", "p.yaml", "x.npy", "--set", "model=evil.pth", "--set", "torch.factory=torch:nn.Identity"], 3, "torch.factory"),
+    "no such engine": (lambda d: None, ["run", "p.yaml", "x.npy", "--set", "engine=onyx"], 6, "there is no engine `onyx`"),
+    "no such device": (lambda d: None, ["run", "p.yaml", "x.npy", "--set", "device=tpu:0"], 11, "there is no device `tpu:0`"),
+    "no such input": (lambda d: None, ["run", "p.yaml", "gone.npy"], 13, "there is no file gone.npy"),
+    "empty folder": (lambda d: (d / "empty").mkdir(), ["run", "p.yaml", "empty"], 13, "there is no input file"),
+    "wrong shape": (lambda d: np.save(d / "x.npy", X[:, :3]), ["run", "p.yaml", "x.npy"], 12, "the input `x` is float32[2, 3]; the model takes x: float32[*, 4]"),
+    "wrong dtype": (lambda d: np.save(d / "x.npy", X.astype("int64")), ["run", "p.yaml", "x.npy"], 12, "the input `x` is int64[2, 4]"),
+    "incomplete version": (lambda d: None, ["run", "p.yaml", "x.npy", "--set", "version=v2"], 4, "v2 is not complete yet"),
+    "no such plugin": (lambda d: None, ["run", "p.yaml", "x.npy", "--set", "plugins.disable=[tensroflow]"], 4, "did you mean `tensorflow`?"),
+    "unknown file type": (lambda d: (d / "x.xyz").touch(), ["run", "p.yaml", "x.xyz"], 12, "x.xyz is of no known type"),
+    "unknown output type": (lambda d: None, ["run", "p.yaml", "x.npy", "-o", "out.txt"], 16, "no way to write `.txt` files"),
+    "no folder for the output": (lambda d: None, ["run", "p.yaml", "x.npy", "-o", "no/out.json"], 16, "can't write"),
+    "full device": (lambda d: None, ["run", "p.yaml", "x.npy", "-o", "/dev/full"], 16, "/dev/full: the disk is full"),
+    "no input": (lambda d: None, ["run", "p.yaml"], 2, "give at least one INPUT"),
+    "no such command": (lambda d: None, ["rum"], 2, "No such command 'rum'"),
+    "bad plugin name": (lambda d: None, ["plugin", "new", "Bad-Name"], 2, "must start with a letter"),
+    "plugin folder there": (lambda d: (d / "deepseek-acme").mkdir(), ["plugin", "new", "acme"], 16, "there is something already"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_has_its_exit_code_and_no_traceback(
+    pipeline: Path, deepseek_: Deepseek, tmp_path: Path, name: str
+) -> None:
+    prepare, arguments, code, says = MISTAKES[name]
+    prepare(tmp_path)
+    before = set(os.listdir(tmp_path))
+    done = deepseek_(*arguments)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert set(os.listdir(tmp_path)) == before
+
+
+def test_debug_shows_the_traceback(pipeline: Path, deepseek_: Deepseek) -> None:
+    done = deepseek_("--debug", "run", pipeline, "gone.npy")
+    assert "Traceback" in done.stderr
+    assert "InputNotFoundError" in done.stderr
+
+
+def limit(what: int, amount: int) -> Callable[[], None]:
+    """In the child, before it starts: a ceiling on memory or on the size of files."""
+
+    def apply() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(what, (amount, amount))
+
+    return apply
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.jsonl", "out.npz"])
+def test_a_disk_that_fills_up_leaves_the_old_file(
+    pipeline: Path, deepseek_: Deepseek, tmp_path: Path, name: str
+) -> None:
+    np.save(tmp_path / "big.npy", np.ones((2000, 4), "float32"))
+    (tmp_path / name).write_text("old")
+    before = set(os.listdir(tmp_path))
+    done = deepseek_("run", pipeline, "big.npy", "-o", name, preexec_fn=limit(resource.RLIMIT_FSIZE, 8192))
+    assert done.returncode == 16, done.stderr
+    assert "the disk is full" in done.stderr
+    assert (tmp_path / name).read_text() == "old"
+    assert set(os.listdir(tmp_path)) == before
+
+
+def test_standard_output_on_a_full_disk(pipeline: Path, deepseek_command: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        arguments = [*deepseek_command, "run", str(pipeline), "x.npy", "--json"]
+        done = subprocess.run(arguments, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 16
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(pipeline: Path, deepseek_command: list[str], tmp_path: Path) -> None:
+    np.save(tmp_path / "big.npy", np.ones((20000, 4), "float32"))
+    command = f"{deepseek_command[0]} run p.yaml big.npy --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert json.loads(done.stdout)["input"] == "big.npy"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_memory_that_runs_out(pipeline: Path, deepseek_: Deepseek, tmp_path: Path) -> None:
+    with open(tmp_path / "big.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 27, 4)})
+        file.truncate(file.tell() + (1 << 31))
+    done = deepseek_(
+        "run", pipeline, "big.npy", "--set", "inputs.max_file_size=8GiB", preexec_fn=limit(resource.RLIMIT_AS, 3 << 30)
+    )
+    assert done.returncode == 15, done.stderr
+    assert "memory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_plugins_versions_and_schema(pipeline: Path, deepseek_: Deepseek) -> None:
+    plugins = {item["name"]: item for item in json.loads(deepseek_("plugins", "--json").stdout)}
+    assert {"codecs", "onnxruntime", "tensorflow", "torch"} <= set(plugins)
+    assert plugins["torch"]["hooks"] == ["sections", "probe", "load", "optimize", "execute"]
+    pipeline.write_text("model: neg.onnx\nplugins: {disable: [torch]}\n")
+    plugins = {item["name"]: item for item in json.loads(deepseek_("plugins", "p.yaml", "--json").stdout)}
+    assert (plugins["torch"]["state"], plugins["torch"]["why"]) == ("blocked", "disabled by plugins.disable")
+    versions = {item["version"]: item["state"] for item in json.loads(deepseek_("versions", "--json").stdout)}
+    assert versions["v1"] == "installed"
+    assert versions["v2"].startswith("not complete: batching, openvino, quant, serving not written yet")
+    schema = json.loads(deepseek_("schema").stdout)
+    assert {"model", "torch", "onnxruntime", "tensorflow", "inputs", "outputs", "fifo"} <= set(schema["properties"])
+
+
+def test_the_schema_takes_the_examples_and_refuses_a_mistake(
+    pipeline: Path, deepseek_: Deepseek, tmp_path: Path
+) -> None:
+    (tmp_path / "schema.json").write_text(deepseek_("schema").stdout)
+    examples = Path(__file__).parents[2] / "examples"
+    checker = [sys.executable, "-m", "check_jsonschema", "--schemafile", str(tmp_path / "schema.json")]
+    assert subprocess.run([*checker, *map(str, examples.glob("*.yaml"))], capture_output=True).returncode == 0
+    pipeline.write_text("model: neg.onnx\ntorch: {dtype: float7}\n")
+    assert subprocess.run([*checker, str(pipeline)], capture_output=True).returncode == 1
+
+
+def test_a_plugin_adds_its_own_verb_and_a_broken_one_does_not_take_help_away(
+    deepseek_: Deepseek, tmp_path: Path
+) -> None:
+    hello = "from deepseek.plugin import hookimpl\n@hookimpl\ndef commands(app):\n    @app.command('hello')\n    def hello():\n        'Say hello.'\n        print('hello')\n"
+    for name, code in (("hello", hello), ("broken", "1 / 0\n")):
+        info = tmp_path / f"acme_{name}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: acme-{name}\nVersion: 1\nKeywords: deepseek-plugin-api-1.0\n"
+        )
+        (info / "entry_points.txt").write_text(f"[deepseek]\n{name} = acme_{name}\n")
+        (tmp_path / f"acme_{name}.py").write_text(code)
+    env = {"PYTHONPATH": str(tmp_path)}
+    assert deepseek_("hello", env=env).stdout == "hello\n"
+    assert "hello" in deepseek_("--help", env=env).stdout
+    states = {item["name"]: item["state"] for item in json.loads(deepseek_("plugins", "--json", env=env).stdout)}
+    assert (states["hello"], states["broken"]) == ("active", "broken")
+    (tmp_path / "p.yaml").write_text("model: m.onnx\n")
+    (tmp_path / "m.onnx").touch()
+    done = deepseek_("explain", "p.yaml", env=env)
+    assert done.returncode == 4
+    assert "acme-broken 1 (plugin `broken`) can't be imported: ZeroDivisionError" in done.stderr
