@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,16 @@ ENGINES = ("onnxruntime", "torch", "tensorflow")
 Call = Callable[[Any], Any]
 
 
-def prepare() -> None:
-    """Write ResNet-50 in three formats and the identity model, as far as they are not there."""
+def prepare(engines: Iterable[str] = ENGINES) -> None:
+    """Write ResNet-50 for each engine, and the identity model, as far as they are not there."""
     MODELS.mkdir(exist_ok=True)
     warnings.simplefilter("ignore")
-    writers = {
-        "identity.onnx": _identity,
-        "resnet50.safetensors": lambda path: _resnet().save_safetensors(path),
-        "resnet50.onnx": lambda path: _resnet().save_onnx(path),
-        "resnet50_savedmodel": lambda path: _resnet().save_saved_model(path),
+    writers: dict[str, dict[str, Callable[[Path], None]]] = {
+        "onnxruntime": {"identity.onnx": _identity, "resnet50.onnx": lambda path: _resnet().save_onnx(path)},
+        "torch": {"resnet50.safetensors": lambda path: _resnet().save_safetensors(path)},
+        "tensorflow": {"resnet50_savedmodel": lambda path: _resnet().save_saved_model(path)},
     }
-    for name, write in writers.items():
+    for name, write in [item for engine in engines for item in writers[engine].items()]:
         if not (MODELS / name).exists():
             print(f"prepare: {name}", flush=True)
             write(MODELS / name)

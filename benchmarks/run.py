@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
-    models.prepare()
+    models.prepare(arguments.engines)
     results: dict[str, Any] = {"machine": machine(), "overhead": {}}
     for engine in arguments.engines:
         say(f"overhead {engine}")
