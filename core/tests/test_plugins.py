@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         (info / "entry_points.txt").write_text(f"[deepseek]\n{name} = acme_{name}\n")
         (tmp_path / f"acme_{name}.py").write_text(HEAD + code)
 
-    monkeypatch.setattr(
-        sys, "path", [str(tmp_path), *(p for p in sys.path if "site-packages" not in p and "src" not in p)]
-    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr("deepseek.plugins.distributions", lambda: distributions(path=[str(tmp_path)]))
     yield write
     for name in set(sys.modules) - before:
         if name.startswith("acme_"):

@@ -13,8 +13,9 @@ loads no heavy library.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+#: As in `typing`, whose import would cost more than everything else here; type checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from deepseek.errors import DeepSeekError
     from deepseek.kernel import build, explain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -115,6 +114,8 @@ class Pipeline:
         Example:
             >>> await pipeline.arun(x=array)                # doctest: +SKIP
         """
+        import asyncio
+
         return await asyncio.wrap_future(self.submit(inputs, options, **tensors))
 
     def predict(self, value: object, options: Options = NO_OPTIONS) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ def discover() -> list[Plugin]:
 
 
 def _describe(dist: Distribution, point: EntryPoint) -> Plugin:
-    words = (dist.metadata["Keywords"] or "").replace(",", " ").split()
+    words = " ".join(dist.metadata.get_all("Keywords") or []).replace(",", " ").split()
     api = next((word.removeprefix(API_KEYWORD) for word in words if word.startswith(API_KEYWORD)), "")
     return Plugin(point.name, dist.name, dist.version, point.module, api)
 

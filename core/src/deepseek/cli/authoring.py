@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +15,9 @@ from deepseek.errors import OutputError
 from deepseek.files import output_errors
 from deepseek.plugins import discover
 from deepseek.versions import API
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 
 @click.group()
@@ -45,6 +47,8 @@ def write(name: str, target: Path) -> None:
     """
     if target.exists():
         raise OutputError("there is something already", where=str(target), hint="remove it, or choose another --into")
+    from importlib.resources import files
+
     words = {
         "name": name,
         "dashed": name.replace("_", "-"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -116,7 +115,7 @@ class TorchExecutor:
         # Zeros may be no legal input (indices, masks); then outputs stay as declared.
         with contextlib.suppress(ExecutionError):
             outputs = self.run(tensors, NO_OPTIONS)
-            return replace(signature, outputs=tuple(_output_spec(name, value) for name, value in outputs.items()))
+            return Signature(signature.inputs, tuple(_output_spec(name, value) for name, value in outputs.items()))
         return signature
 
 
