@@ -1,0 +1,88 @@
+"""The docs say what is there: every hook, every setting, every link; and every example runs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from deepseek import errors, hookspecs
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/**/README.md"), ROOT / "benchmarks/README.md"])
+PLUGINS = (ROOT / "docs/plugins.md").read_text()
+
+
+def section(heading: str) -> str:
+    start = PLUGINS.index(f"## `{heading}`\n")
+    end = PLUGINS.find("\n## ", start + 1)
+    return PLUGINS[start : end if end > 0 else len(PLUGINS)]
+
+
+def examples(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+@pytest.mark.parametrize("hook", hookspecs.NAMES)
+def test_every_hook_has_a_heading_with_its_arguments_and_an_example_that_runs(hook: str, tmp_path: Path) -> None:
+    arguments = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
+    [example] = examples(section(f"{hook}({arguments})"))
+    assert re.search(rf"@hookimpl.*\ndef {hook}\(", example)
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_hookspec_is_listed_and_documented() -> None:
+    marked = {name for name, value in vars(hookspecs).items() if getattr(value, "deepseek_spec", None)}
+    assert marked == set(hookspecs.NAMES)
+    for name in marked:
+        assert "Example:\n" in (inspect.getdoc(getattr(hookspecs, name)) or "")
+
+
+def test_the_config_reference_is_what_the_settings_say() -> None:
+    script = runpy.run_path(str(ROOT / "scripts/config_reference.py"))
+    assert (ROOT / "docs/config.md").read_text() == script["reference"](), "run `make docs`"
+
+
+def test_every_error_is_in_the_table_with_its_exit_code() -> None:
+    text = (ROOT / "docs/errors.md").read_text()
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and "exit_code" in vars(kind) and name != "DeepSeekError":
+            assert f"| {kind.exit_code} | `{name}` |" in text
+
+
+def test_exit_codes_are_distinct() -> None:
+    codes = [kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and "exit_code" in vars(kind)]
+    assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        assert "://" in link or (page.parent / link).exists(), link
+
+
+def test_the_readme_s_two_commands_are_in_the_makefile() -> None:
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert f"    make {target} " in readme
+        assert re.search(rf"^{target}:", makefile, re.M)
+
+
+@pytest.mark.slow
+def test_the_tutorial_s_python_runs(tmp_path: Path) -> None:
+    [example] = examples((ROOT / "docs/tutorial.md").read_text())
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run([sys.executable, str(tmp_path / "example.py")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["tiger cat", "(1, 1000)"]
+
+
+def test_fragments_are_named_for_what_they_are() -> None:
+    for path in (ROOT / "changes").iterdir():
+        assert re.fullmatch(r"README\.md|(\d+|\+[a-z0-9-]+)\.(added|changed|fixed)\.md", path.name), path.name
