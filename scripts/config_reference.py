@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from deepseek.config import KernelSettings
-from deepseek.plugins import Registry, discover
+from deepseek.plugins import discover
+from deepseek.registry import Registry
 from deepseek.schema import struct_schema
 from deepseek.versions import PLUGINS
 
 TARGET = Path(__file__).parents[1] / "docs/config.md"
 HEAD = """# Configuration reference
 
-Made from the settings by `make docs`; do not edit. Paths are relative to the pipeline file. `deepseek schema` prints the
-same as a JSON Schema.
+Made from the settings by `make docs`; do not edit. Paths are relative to the pipeline file.
+`deepseek schema` prints the same as a JSON Schema.
 """
 
 
@@ -66,7 +67,11 @@ def kind(field: dict[str, Any]) -> str:
         return f"list of {kind(field.get('items', {}))}"
     if field.get("type") == "object":
         return "mapping"
-    limits = "".join(f" {sign} {field[key]}" for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤")) if key in field)
+    limits = "".join(
+        f" {sign} {field[key]}"
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"))
+        if key in field
+    )
     return {"boolean": "true or false", "string": "text"}.get(field.get("type", ""), field.get("type", "any")) + limits
 
 

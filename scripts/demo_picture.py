@@ -1,14 +1,15 @@
 """Draws docs/images/demo.png: the demo's photographs with the classes that the pipeline names.
 
-    python scripts/demo_picture.py        # after `make demo`
+python scripts/demo_picture.py        # after `make demo`
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import deepseek
 from PIL import Image, ImageDraw, ImageFont
+
+import deepseek
 
 ROOT = Path(__file__).parents[1]
 #: Those of the demo's photographs that are in the public domain.

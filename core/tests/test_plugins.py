@@ -11,7 +11,8 @@ import pytest
 
 from deepseek.config import PluginSettings
 from deepseek.errors import DeepSeekError, HookError, PluginError
-from deepseek.plugins import Plugin, Registry, discover, select
+from deepseek.plugins import Plugin, discover, select
+from deepseek.registry import Registry
 
 HEAD = "from deepseek.plugin import *\n"
 Make = Callable[..., None]

@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from deepseek import errors, hookspecs
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/**/README.md"), ROOT / "benchmarks/README.md"])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/**/README.md"), ROOT / "benchmarks/README.md"]
+)
 PLUGINS = (ROOT / "docs/plugins.md").read_text()
 
 

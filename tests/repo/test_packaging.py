@@ -8,16 +8,22 @@ import sys
 import tomllib
 import zipfile
 from email.parser import Parser
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deepseek.versions import API, PLUGINS, VERSIONS, distribution, members, unwritten
 from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 
+from deepseek.versions import API, PLUGINS, VERSIONS, distribution, members, unwritten
+
 ROOT = Path(__file__).parents[2]
-PROJECTS = {path.parent: tomllib.loads(path.read_text()) for path in ROOT.glob("**/pyproject.toml") if ".venv" not in path.parts and "templates" not in path.parts}
+PROJECTS = {
+    path.parent: tomllib.loads(path.read_text())
+    for path in ROOT.glob("**/pyproject.toml")
+    if ".venv" not in path.parts and "templates" not in path.parts
+}
 
 
 def extras(monkeypatch: pytest.MonkeyPatch, *, release: bool) -> dict[str, list[str]]:
@@ -38,9 +44,9 @@ def test_every_version_is_an_extra_from_the_start(monkeypatch: pytest.MonkeyPatc
 
 def test_a_checkout_refers_to_folders_and_a_release_pins(monkeypatch: pytest.MonkeyPatch) -> None:
     version = PROJECTS[ROOT]["project"]["version"]
-    for requirement in sum(extras(monkeypatch, release=False).values(), []):
+    for requirement in chain(*extras(monkeypatch, release=False).values()):
         assert " @ file://" in requirement
-    for requirement in sum(extras(monkeypatch, release=True).values(), []):
+    for requirement in chain(*extras(monkeypatch, release=True).values()):
         assert requirement.endswith(f"=={version}")
         assert "file:" not in requirement
 
@@ -76,7 +82,18 @@ def test_torch_is_pinned() -> None:
 
 @pytest.mark.slow
 def test_a_release_wheel_carries_pins_and_no_paths(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        ROOT,
+    ]
     subprocess.run([str(part) for part in command], env={**os.environ, "DEEPSEEK_RELEASE": "1"}, check=True)
     [wheel] = tmp_path.glob("deepseek-*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -89,7 +106,17 @@ def test_a_release_wheel_carries_pins_and_no_paths(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_plain_pip_resolves_the_checkout() -> None:
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-build-isolation", "-c", "constraints.txt", ".[v1]"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--no-build-isolation",
+        "-c",
+        "constraints.txt",
+        ".[v1]",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in PLUGINS:

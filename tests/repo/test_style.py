@@ -13,7 +13,7 @@ TESTS = [path for path in ROOT.glob("**/test_*.py") if ".venv" not in path.parts
 
 
 def test_hooks_are_asked_in_one_place() -> None:
-    assert [path.name for path in SOURCES if "_pm.hook" in path.read_text()] == ["plugins.py"]
+    assert [path.name for path in SOURCES if "_pm.hook" in path.read_text()] == ["registry.py"]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

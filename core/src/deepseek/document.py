@@ -1,16 +1,11 @@
-"""YAML to plain values that remember where they stood: the first half of reading a pipeline file."""
+"""A pipeline file as plain values that remember where they stood: the first half of reading one."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+import msgspec
 
 from deepseek.errors import ConfigError
 
@@ -18,14 +13,9 @@ from deepseek.errors import ConfigError
 Key = tuple["str | int", ...]
 
 MAX_BYTES = 1 << 20
-#: Anchors can make a small file unfold into a huge one; no honest pipeline comes near this.
-MAX_NODES = 20_000
-
-_VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
-@dataclass
-class Document:
+class Document(msgspec.Struct):
     """A configuration as plain values, with the place of each.
 
     Attributes:
@@ -38,7 +28,7 @@ class Document:
     data: dict[str, object]
     name: str
     base: Path
-    marks: dict[Key, str] = field(default_factory=dict)
+    marks: dict[Key, str] = {}
 
     def where(self, key: Key) -> str:
         """``file:line:column`` of a value, or of the nearest enclosing one that has a place."""
@@ -90,7 +80,7 @@ def _read_file(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"the pipeline file can't be read ({exc})", where=str(path)) from exc
     document = Document({}, str(path), path.resolve().parent)
-    data = _Reader(document).text(text, str(path))
+    data = parse(document, text, str(path))
     if not isinstance(data, dict):
         raise ConfigError(
             "a pipeline file is a mapping of keys to values", where=f"{path}:1:1", hint="start with `model:`"
@@ -110,7 +100,7 @@ def _override(document: Document, override: str) -> None:
     if not equals or not all(keys):
         raise ConfigError(f"`{override}` is not an override", where="--set", hint="write --set key.subkey=value")
     scratch = Document({}, "--set", document.base)
-    value = _Reader(scratch).text(text, f"--set {name}")
+    value = parse(scratch, text, f"--set {name}")
     node = document.data
     for index, key in enumerate(keys[:-1]):
         child = node.setdefault(key, {})
@@ -122,80 +112,9 @@ def _override(document: Document, override: str) -> None:
     document.marks[tuple(keys)] = f"--set {name}"
 
 
-class _Reader:
-    """Builds plain values from YAML nodes; composing (not loading) keeps each node's mark."""
+def parse(document: Document, text: str, name: str) -> object:
+    """YAML as plain values, their places noted in the document. Raises ConfigError."""
+    # Imported here: mappings need no YAML, and PyYAML is slow to load.
+    from deepseek.reader import Reader
 
-    def __init__(self, document: Document) -> None:
-        self.document = document
-        self.constructor = yaml.constructor.SafeConstructor()
-        self.resolver: Any = yaml.resolver.Resolver()
-        self.nodes = 0
-
-    def text(self, text: str, name: str) -> object:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        try:
-            node = yaml.compose(text, Loader=loader)
-            return None if node is None else self.build(node, (), name)
-        except yaml.MarkedYAMLError as exc:
-            mark = exc.problem_mark or exc.context_mark
-            where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-            raise ConfigError(f"this is not valid YAML: {exc.problem or exc.context}", where=where) from exc
-        except (yaml.YAMLError, ValueError) as exc:
-            raise ConfigError(f"this is not valid YAML: {exc}", where=name) from exc
-        except RecursionError:
-            raise ConfigError("this is nested too deeply", where=name) from None
-
-    def build(self, node: Node, key: Key, name: str) -> object:
-        where = f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
-        self.document.marks[key] = where
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise ConfigError(f"this unfolds into more than {MAX_NODES} values", where=where, hint="check its anchors")
-        if isinstance(node, MappingNode):
-            return self.mapping(node, key, name)
-        if isinstance(node, SequenceNode):
-            return [self.build(child, (*key, i), name) for i, child in enumerate(node.value)]
-        return self.scalar(node, where)
-
-    def mapping(self, node: MappingNode, key: Key, name: str) -> dict[str, object]:
-        result: dict[str, object] = {}
-        own: set[str] = set()
-        for key_node, value_node in node.value:
-            where = f"{name}:{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                merged = self.build(value_node, key, name)
-                for part in merged if isinstance(merged, list) else [merged]:
-                    if not isinstance(part, dict):
-                        raise ConfigError("`<<` merges mappings only", where=where)
-                    result = {**part, **result}
-                continue
-            if not isinstance(key_node, ScalarNode):
-                raise ConfigError("a key must be plain text", where=where)
-            text = str(key_node.value)
-            if text in own:
-                raise ConfigError(f"`{dotted((*key, text))}` stands twice", where=where, hint="remove one of them")
-            own.add(text)
-            result[text] = self.build(value_node, (*key, text), name)
-        return result
-
-    def scalar(self, node: Any, where: str) -> object:
-        if "${" in node.value:
-            node.value = _VARIABLE.sub(lambda match: _variable(match, where), node.value)
-            if not node.style:
-                # An unquoted ${N} takes the type of what it stands for, as if it had been written there.
-                node.tag = self.resolver.resolve(ScalarNode, node.value, (True, False))
-        try:
-            return self.constructor.construct_object(node)
-        except yaml.constructor.ConstructorError as exc:
-            hint = "tags such as !!python/object are never executed; write plain values"
-            raise ConfigError(f"{exc.problem}", where=where, hint=hint) from exc
-
-
-def _variable(match: re.Match[str], where: str) -> str:
-    if match[0] == "$$":
-        return "$"
-    value = os.environ.get(match[1], match[2])
-    if value is None:
-        hint = f"set it, or give a default: ${{{match[1]}:-value}}"
-        raise ConfigError(f"the environment variable {match[1]} is not set", where=where, hint=hint)
-    return value
+    return Reader(document, name).text(text)

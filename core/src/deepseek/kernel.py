@@ -5,33 +5,33 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from deepseek import devices, document, verify
 from deepseek.config import Config, first_look, settle
 from deepseek.errors import (
-    MissingLibraryError,
     ModelNotFoundError,
     OutOfMemoryError,
     PlanError,
 )
+from deepseek.files import output_errors
 from deepseek.observed import Observed
 from deepseek.pipeline import BuildStep, Pipeline
-from deepseek.plan import Plan, Planned, PlannedPass, Refusal
-from deepseek.plugins import Answer, Registry, discover, from_module, select
+from deepseek.plan import Plan, Planned, Refusal
+from deepseek.plugins import discover, from_module, select
+from deepseek.registry import Answer, Registry
+from deepseek.routing import Router, choose_loader, find_route, wanted_engines
 from deepseek.types import (
     Coding,
-    Decline,
     Engine,
     Executor,
-    Loader,
     Model,
     Pass,
     Policy,
@@ -83,11 +83,11 @@ def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plug
     loads = registry.ask("load", **question)
     offers = registry.ask("execute", device=device, config=config)
     engines = [answer for answer in offers if isinstance(answer.value, Engine)]
-    wanted = _wanted(config, engines, offers)
+    wanted = wanted_engines(config, engines, offers)
     passes = [Answer(a.plugin, one) for a in registry.ask("optimize", **question) for one in _as_list(a.value)]
-    router = _Router([item for item in passes if item.value.stage is Stage.CONVERT])
-    loader = _loader(config, loads, wanted, router, source)
-    route, engine = _route(config, loader.value.format, passes, wanted, router)
+    router = Router([item for item in passes if item.value.stage is Stage.CONVERT])
+    loader = choose_loader(config, loads, wanted, router, source)
+    route, engine = find_route(config, loader.value.format, passes, wanted, router)
     coding = _first(registry.ask("codec", source=source, config=config), Coding)
     policy = _first(registry.ask("schedule", config=config), Policy)
     if policy is None:
@@ -124,46 +124,59 @@ def assemble(plan: Plan) -> Pipeline:
     """Carry a plan out. Raises DeepSeekError; what was built by then is closed in reverse order."""
     _fits(plan)
     with ExitStack() as stack:
-        bench = _Workbench(stack)
-        model = bench.measure(f"load {plan.loader.name}", plan.loader.record.load)
+        bench = _Workbench(plan, stack)
+        model = bench.step(f"load {plan.loader.name}", plan.loader.plugin, plan.loader.record.load)
         model = _apply(plan, model, bench)
-        executor = bench.measure(f"open {plan.engine.name}", partial(plan.engine.record.open, model))
+        executor = bench.step(f"open {plan.engine.name}", plan.engine.plugin, partial(plan.engine.record.open, model))
         stack.callback(executor.close)
         # Executors keep what they need; the loaded model would hold a second copy of the weights.
         del model
-        for wrapper in plan.wrappers:
-            executor = wrapper.record.wrap(executor)
+        for item in plan.wrappers:
+            executor = bench.do(f"wrap {item.name}", item.plugin, partial(item.record.wrap, executor))
             stack.callback(executor.close)
         observers = tuple(answer.value for answer in plan.registry.ask("observe", config=plan.config))
         runner: Executor = Observed(executor, observers, plan.device.name) if observers else executor
-        scheduler = plan.policy.record.make(runner)
+        policy, coding = plan.policy, plan.coding
+        scheduler = bench.do(f"make {policy.name}", policy.plugin, partial(policy.record.make, runner))
         stack.callback(scheduler.close)
-        codec = plan.coding.record.make(executor.signature) if plan.coding else None
+        codec = None
+        if coding:
+            codec = bench.do(f"make {coding.name}", coding.plugin, partial(coding.record.make, executor.signature))
         return Pipeline(plan, executor.signature, scheduler, codec, tuple(bench.steps), stack.pop_all())
 
 
 class _Workbench:
-    """Measures build steps and gives each pass a folder that goes when the pipeline closes."""
+    """Does the steps of a build: blames, measures, and gives passes folders that go when the pipeline closes."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, plan: Plan, stack: ExitStack) -> None:
         self.steps: list[BuildStep] = []
+        self._registry = plan.registry
         self._stack = stack
 
-    def measure(self, name: str, work: Callable[[], T]) -> T:
-        start, before = time.perf_counter(), devices.resident_bytes()
+    def do(self, name: str, plugin: str, work: Callable[[], T]) -> T:
+        """The work of one plugin; the machine's troubles become errors with a way out."""
         try:
-            result = work()
+            with self._registry.blamed(plugin, f"while it did its part of the build ({name})"), output_errors(name):
+                return work()
         except MemoryError as exc:
             hint = "use a smaller model, a smaller dtype, or a machine with more memory"
             raise OutOfMemoryError(f"there is not enough memory to {name}", hint=hint) from exc
+
+    def step(self, name: str, plugin: str, work: Callable[[], T]) -> T:
+        """The same, with its time and the growth of resident memory noted."""
+        start, before = time.perf_counter(), devices.resident_bytes()
+        result = self.do(name, plugin, work)
         self.steps.append(BuildStep(name, time.perf_counter() - start, devices.resident_bytes() - before))
         return result
 
     def note(self, text: str) -> None:
+        """Put a finding to the last step."""
         self.steps[-1] = replace(self.steps[-1], note=text)
 
     def folder(self) -> Path:
-        path = Path(tempfile.mkdtemp(prefix="deepseek-"))
+        """A new folder that lives as long as the pipeline."""
+        with output_errors(tempfile.gettempdir()):
+            path = Path(tempfile.mkdtemp(prefix="deepseek-"))
         self._stack.callback(shutil.rmtree, path, ignore_errors=True)
         return path
 
@@ -171,9 +184,10 @@ class _Workbench:
 def _apply(plan: Plan, model: Model, bench: _Workbench) -> Model:
     for item in plan.passes:
         name, before = item.record.name, model
-        model = bench.measure(name, partial(item.record.apply, before, bench.folder()))
+        model = bench.step(name, item.plugin, partial(item.record.apply, before, bench.folder()))
         if item.record.stage is Stage.CONVERT:
-            bench.note(bench.measure(f"check {name}", partial(verify.compare, before, model, plan.engines)))
+            check = partial(verify.compare, before, model, plan.engines)
+            bench.note(bench.step(f"check {name}", item.plugin, check))
     return model
 
 
@@ -195,107 +209,6 @@ def _source(config: Config) -> Source:
         raise ModelNotFoundError(f"there is no model at {path}", where=where, hint=near)
     inputs = tuple(tensor.spec(name) for name, tensor in model.inputs.items())
     return Source(path.resolve(), inputs, tuple(TensorSpec(name) for name in model.outputs))
-
-
-def _wanted(config: Config, engines: list[Answer], offers: list[Answer]) -> list[Answer]:
-    """The engines that may execute: the one named by `engine:`, or all."""
-    name = config.kernel.engine
-    chosen = [answer for answer in engines if answer.value.name == name] if name else engines
-    if chosen:
-        return chosen
-    declined = [answer for answer in offers if isinstance(answer.value, Decline)]
-    for answer in declined:
-        if answer.plugin == name:
-            raise _declined(f"the engine `{name}` can't be used", [answer], config.document.where(("engine",)))
-    if name:
-        names = ", ".join(sorted(answer.value.name for answer in engines)) or "none"
-        hint = f"engines here: {names}; others come with their plugin (pip install deepseek-{name})"
-        raise PlanError(f"there is no engine `{name}`", where=config.document.where(("engine",)), hint=hint)
-    raise _declined("no engine is ready", declined, config.document.name)
-
-
-def _declined(what: str, answers: Sequence[Answer], where: str) -> PlanError:
-    reasons = [f"{answer.plugin}: {answer.value.reason}" for answer in answers]
-    kind = MissingLibraryError if any(answer.value.missing for answer in answers) else PlanError
-    hint = "install an engine plugin, for example pip install 'deepseek[v1]'" if not reasons else ""
-    return kind("; ".join([what, *reasons]), where=where, hint=hint)
-
-
-def _loader(config: Config, loads: list[Answer], engines: list[Answer], router: _Router, source: Source) -> Answer:
-    """The first loader whose format an engine executes as it is; else the first that can be converted."""
-    loaders = [answer for answer in loads if isinstance(answer.value, Loader)]
-    if not loaders:
-        declined = [answer for answer in loads if isinstance(answer.value, Decline)]
-        what = f"no plugin loads {source.path.name}"
-        raise _declined(what, declined, config.document.where(("model", "source")))
-    accepted = frozenset[str]().union(*(answer.value.accepts for answer in engines))
-    for answer in loaders:
-        if answer.value.format in accepted:
-            return answer
-    for answer in loaders:
-        if router.chain(answer.value.format, accepted) is not None:
-            return answer
-    return loaders[0]
-
-
-class _Router:
-    """Finds the shortest chain of conversions between formats (breadth first)."""
-
-    def __init__(self, conversions: Sequence[Answer]) -> None:
-        self.conversions = conversions
-
-    def chain(self, start: str, goals: frozenset[str]) -> list[Answer] | None:
-        """Conversions from `start` to the nearest of `goals`: [] when it is one, None when there is no way."""
-        queue: deque[tuple[str, list[Answer]]] = deque([(start, [])])
-        seen = {start}
-        while queue:
-            here, chain = queue.popleft()
-            if here in goals:
-                return chain
-            for item in self.conversions:
-                if here in item.value.accepts and item.value.yields not in seen:
-                    seen.add(item.value.yields)
-                    queue.append((item.value.yields, [*chain, item]))
-        return None
-
-
-def _route(
-    config: Config, start: str, passes: list[Answer], engines: list[Answer], router: _Router
-) -> tuple[list[PlannedPass], Answer]:
-    """Passes in order, with conversions where formats have to be bridged, and the engine at the end."""
-    route: list[PlannedPass] = []
-    here = start
-
-    def go(item: Answer) -> None:
-        nonlocal here
-        record: Pass = item.value
-        gives = record.yields or here
-        route.append(PlannedPass(item.plugin, record, here, gives))
-        here = gives
-
-    for item in sorted(passes, key=lambda item: (item.value.stage, item.value.name)):
-        if item.value.stage is not Stage.CONVERT:
-            for step in _bridge(router, here, item.value.accepts, f"the pass `{item.value.name}`", config):
-                go(step)
-            go(item)
-    accepted = frozenset[str]().union(*(answer.value.accepts for answer in engines))
-    for step in _bridge(router, here, accepted, _engine_names(engines), config):
-        go(step)
-    return route, next(answer for answer in engines if here in answer.value.accepts)
-
-
-def _engine_names(engines: list[Answer]) -> str:
-    return f"the engine{'s' if len(engines) > 1 else ''} {', '.join(answer.value.name for answer in engines)}"
-
-
-def _bridge(router: _Router, here: str, goals: frozenset[str], who: str, config: Config) -> list[Answer]:
-    chain = router.chain(here, goals)
-    if chain is None:
-        known = ", ".join(f"{'/'.join(sorted(c.value.accepts))} to {c.value.yields}" for c in router.conversions)
-        what = f"{who} takes {' or '.join(sorted(goals))}, the model is in the format {here}"
-        hint = f"conversions here: {known or 'none'}; choose another engine or install a plugin that converts"
-        raise PlanError(what, where=config.document.where(("engine",)), hint=hint)
-    return chain
 
 
 def _first(answers: Iterable[Answer], kind: type) -> Answer | None:

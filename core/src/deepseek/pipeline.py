@@ -6,17 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from deepseek.errors import ClosedError, InputError, PlanError
 from deepseek.plan import Plan
-from deepseek.types import ANY, NO_OPTIONS, Codec, Options, Request, Scheduler, Signature, Tensors, TensorSpec
+from deepseek.types import ANY, NO_OPTIONS, Codec, Options, Record, Request, Scheduler, Signature, Tensors, TensorSpec
 
 
-@dataclass(frozen=True)
-class BuildStep:
+class BuildStep(Record):
     """One step of a build, measured.
 
     Attributes:

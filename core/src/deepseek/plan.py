@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from deepseek.config import Config
-from deepseek.plugins import Plugin, Registry
-from deepseek.types import Coding, Device, Engine, Loader, Pass, Policy, Source, Wrapper
+from deepseek.plugins import Plugin
+from deepseek.registry import Registry
+from deepseek.types import Coding, Device, Engine, Loader, Pass, Policy, Record, Source, Wrapper
 from deepseek.units import Size
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(Record):
     """A plugin that was asked and said no."""
 
     plugin: str
     reason: str
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(Record):
     """Something that a plugin offered and the kernel chose, with who offered it."""
 
     plugin: str
@@ -32,8 +30,7 @@ class Planned:
         return str(self.record.name)
 
 
-@dataclass(frozen=True)
-class PlannedPass:
+class PlannedPass(Record):
     """A pass in its place: the format that goes in and the one that comes out."""
 
     plugin: str
@@ -42,8 +39,7 @@ class PlannedPass:
     gives: str
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Record):
     """Everything that is decided before anything is loaded.
 
     Example:
@@ -62,7 +58,7 @@ class Plan:
     policy: Planned
     coding: Planned | None
     engines: tuple[Engine, ...]
-    refusals: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
+    refusals: Mapping[str, tuple[Refusal, ...]] = {}
 
     @property
     def format(self) -> str:

@@ -3,62 +3,64 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 from typing import Any
 
 import click
 
-from deepseek.cli import authoring, inspecting, running
 from deepseek.errors import DeepSeekError
-from deepseek.plugins import Registry, discover
 
 #: A fault of ours: EX_SOFTWARE of sysexits.h.
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 
-class PluginCommands(click.Group):
-    """Asks plugins for their verbs only when a verb is wanted that the core does not have."""
+#: The core's verbs, and the modules that are imported when one of them is called.
+VERBS = {
+    "explain": "inspecting", "plugin": "authoring", "plugins": "inspecting", "run": "running",
+    "schema": "inspecting", "versions": "inspecting",
+}  # fmt: skip
+
+
+class Verbs(click.Group):
+    """Imports a verb of the core when it is called, and asks plugins for theirs when it is none of the core's."""
 
     asked = False
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        found = super().get_command(ctx, cmd_name)
-        if found is None and not self.asked:
-            self._ask()
-            found = super().get_command(ctx, cmd_name)
-        return found
+        if cmd_name in VERBS:
+            module = importlib.import_module(f"deepseek.cli.{VERBS[cmd_name]}")
+            command: click.Command = getattr(module, cmd_name)
+            return command
+        self._ask()
+        return super().get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         self._ask()
-        return super().list_commands(ctx)
+        return sorted({*VERBS, *super().list_commands(ctx)})
 
     def _ask(self) -> None:
         if self.asked:
             return
         self.asked = True
+        from deepseek.plugins import discover
+        from deepseek.registry import Registry
+
         plugins = discover()
         # One broken plugin must not take `deepseek --help` away: every one is optional here.
         registry = Registry(plugins, optional=[plugin.name for plugin in plugins])
         registry.ask("commands", app=self)
 
 
-@click.group(cls=PluginCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="deepseek-core", prog_name="deepseek")
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 @click.pass_context
 def app(context: click.Context, debug: bool) -> None:
     """Load, optimize, schedule and execute deep-learning models."""
     context.obj = {"debug": debug}
-
-
-app.add_command(running.run)
-app.add_command(inspecting.explain)
-app.add_command(inspecting.plugins)
-app.add_command(inspecting.versions)
-app.add_command(inspecting.schema)
-app.add_command(authoring.plugin)
 
 
 def main(arguments: list[str] | None = None) -> None:

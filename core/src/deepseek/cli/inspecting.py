@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from deepseek import document
 from deepseek.cli import options
 from deepseek.cli.tables import print_table
 from deepseek.config import PluginSettings, first_look
-from deepseek.plugins import Plugin, Registry, discover, select
+from deepseek.plugins import Plugin, discover, select
+from deepseek.registry import Registry
 from deepseek.versions import API, PLUGINS, VERSIONS, distribution, members, unwritten
 
 
@@ -50,7 +50,7 @@ def plugins(pipeline: Path | None, as_json: bool) -> None:
 
 
 def _row(plugin: Plugin) -> dict[str, Any]:
-    return {field.name: getattr(plugin, field.name) for field in fields(plugin) if field.name != "module"}
+    return {name: getattr(plugin, name) for name in plugin.__struct_fields__ if name != "module"}
 
 
 @click.command()

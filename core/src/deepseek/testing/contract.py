@@ -34,7 +34,8 @@ from deepseek.devices import resident_bytes
 from deepseek.errors import ClosedError, ConfigError
 from deepseek.hookspecs import NAMES
 from deepseek.pipeline import Pipeline
-from deepseek.plugins import Plugin, Registry, discover
+from deepseek.plugins import Plugin, discover
+from deepseek.registry import Registry
 from deepseek.testing import fakes
 from deepseek.verify import sample
 
