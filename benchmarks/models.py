@@ -44,9 +44,17 @@ def configuration(engine: str) -> dict[str, Any]:
     return {"model": model, "torch": {"factory": f"{EXAMPLES}/resnet50.py:build"}}
 
 
-def bare(engine: str, device: str = "cpu") -> Call:
-    """The same model called with the engine's own API: NumPy in, NumPy out."""
-    return {"onnxruntime": _bare_onnxruntime, "torch": _bare_torch, "tensorflow": _bare_tensorflow}[engine](device)
+def bare(engine: str, device: str = "cpu", executor: Any = None) -> Call:
+    """ResNet-50 called with the engine's own API: NumPy in, NumPy out.
+
+    Args:
+        engine: which.
+        device: where.
+        executor: take its session, module or function; None: load the model as the engine's users do.
+    """
+    return {"onnxruntime": _bare_onnxruntime, "torch": _bare_torch, "tensorflow": _bare_tensorflow}[engine](
+        device, executor
+    )
 
 
 def image(engine: str, batch: int) -> Any:
@@ -72,23 +80,29 @@ def _identity(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
 
 
-def _bare_onnxruntime(device: str) -> Call:
+def _bare_onnxruntime(device: str, executor: Any) -> Call:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(MODELS / "resnet50.onnx", options, providers=["CPUExecutionProvider"])
+    if executor is not None:
+        session = executor._session
+    else:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(MODELS / "resnet50.onnx", options, providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {"image": x})[0]
 
 
-def _bare_torch(device: str) -> Call:
+def _bare_torch(device: str, executor: Any) -> Call:
     import torch
     from resnet50 import ResNet50
     from safetensors.torch import load_file
 
-    module = ResNet50()
-    module.load_state_dict(load_file(MODELS / "resnet50.safetensors"))
-    module.eval().to(device)
+    if executor is not None:
+        module = executor._module
+    else:
+        module = ResNet50()
+        module.load_state_dict(load_file(MODELS / "resnet50.safetensors"))
+        module.eval().to(device)
 
     def call(x: Any) -> Any:
         with torch.inference_mode():
@@ -97,11 +111,10 @@ def _bare_torch(device: str) -> Call:
     return call
 
 
-def _bare_tensorflow(device: str) -> Call:
+def _bare_tensorflow(device: str, executor: Any) -> Call:
     import tensorflow as tf
 
-    owner = tf.saved_model.load(str(MODELS / "resnet50_savedmodel"))
-    function = owner.signatures["serving_default"]
-    # Without a reference to its owner the function's variables are freed.
-    function.owner = owner
-    return lambda x: function(image=tf.constant(x))["logits"].numpy()
+    # The function's variables live as long as their owner.
+    owner = executor if executor is not None else tf.saved_model.load(str(MODELS / "resnet50_savedmodel"))
+    function = executor._function if executor is not None else owner.signatures["serving_default"]
+    return lambda x, owner=owner: function(image=tf.constant(x))["logits"].numpy()

@@ -1,5 +1,9 @@
 """What a pipeline adds to the bare engine: a call that does nothing, and ResNet-50 at batch 1 and 8.
 
+"Bare" is the very session, module or graph function that the pipeline holds, called with the engine's own API.
+Two copies of a model would measure each other: the idle threads of one ONNX Runtime session spin for a while after
+each call, beside the next call of the other.
+
 python benchmarks/overhead.py ENGINE [--device cuda:0] [--rounds 60]       # prints JSON
 """
 
@@ -20,15 +24,20 @@ def identity(rounds: int) -> dict[str, float]:
     """One ONNX Runtime session, float32[1, 16], called bare and through `pipeline.run`."""
     x = np.ones((1, 16), np.float32)
     with deepseek.build({"model": str(models.MODELS / "identity.onnx")}) as pipeline:
-        # The very session of the pipeline, so that nothing else differs.
-        session = pipeline._scheduler._execute.__self__._session  # type: ignore[attr-defined]
+        session = executor(pipeline)._session
         return side_by_side(lambda: pipeline.run(x=x), lambda: session.run(None, {"x": x}), rounds * 10, calls=50)
 
 
+def executor(pipeline: deepseek.Pipeline) -> Any:
+    """The pipeline's executor, behind the built-in scheduler."""
+    return pipeline._scheduler._execute.__self__  # type: ignore[attr-defined]
+
+
 def resnet50(engine: str, device: str, rounds: int) -> dict[str, Any]:
-    """The pipeline beside the engine's own API, each with its own copy of the model."""
-    call, results = models.bare(engine, device), {}
+    """The pipeline beside the engine's own API."""
+    results = {}
     with deepseek.build({**models.configuration(engine), "device": device}) as pipeline:
+        call = models.bare(engine, device, executor(pipeline))
         for batch in (1, 8):
             x = models.image(engine, batch)
             answer, right = pipeline.run(image=x)["logits"], call(x)

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     models.prepare(arguments.engines)
-    results: dict[str, Any] = {"machine": machine(), "overhead": {}}
+    results: dict[str, Any] = {"machine": machine(arguments.device), "overhead": {}}
     for engine in arguments.engines:
         say(f"overhead {engine}")
         options = ["--device", arguments.device, "--rounds", str(arguments.rounds)]
@@ -89,7 +89,7 @@ def startup(rounds: int = 15) -> dict[str, float]:
     return {**medians, "import deepseek, alone": medians["import deepseek"] - medians["python"]}
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
     """What it was measured on."""
     from deepseek.devices import cpu
 
@@ -100,7 +100,12 @@ def machine() -> dict[str, Any]:
             libraries[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {"processor": facts["processor"], "cores": facts["cores"], "python": platform.python_version(), **libraries}
+    found = {"processor": facts["processor"], "cores": facts["cores"], "python": platform.python_version(), **libraries}
+    if device != "cpu":
+        import torch
+
+        found["card"] = torch.cuda.get_device_name(device)
+    return found
 
 
 def table(results: dict[str, Any], arguments: str) -> str:

@@ -8,6 +8,7 @@ demo's photographs out of the wheels that ship them (scikit-image, scikit-learn)
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -71,6 +72,8 @@ def onnx() -> None:
     import torch
     from lite0 import build
 
+    # The exporter reports each torchvision operator that it does without.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     module = build()
     module.load_state_dict(weights())
     with warnings.catch_warnings():

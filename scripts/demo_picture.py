@@ -30,7 +30,9 @@ def main() -> None:
                 top = SIDE + 8 + row * BAR
                 draw.rectangle((left, top + 2, left + max(2, answer["score"] * SIDE), top + BAR - 3), FILL)
                 text = f"{answer['label'].partition(',')[0]}  {answer['score']:.2f}"
-                draw.text((left + max(2, answer["score"] * SIDE) + 6, top + 2), text, INK, font, anchor=None)
+                inside = answer["score"] > 0.6
+                start = left + (8 if inside else max(2, answer["score"] * SIDE) + 6)
+                draw.text((start, top + 2), text, "white" if inside else INK, font)
     sheet.quantize(200).save(ROOT / "docs/images/demo.png", optimize=True)
 
 

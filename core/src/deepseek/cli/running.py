@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from deepseek.cli import options
+from deepseek.cli.progress import Tell, progress
 from deepseek.cli.results import open_results
 from deepseek.errors import DeepSeekError, InputError, InputNotFoundError
 from deepseek.pipeline import Pipeline
@@ -50,27 +49,26 @@ def run(
     with assemble(plan) as built:
         if verbose:
             _report(built)
-        paths = [path for path in named if path is None or not path.is_dir()]
-        paths += [found for path in named if path and path.is_dir() for found in _in_folder(path, built.codec)]
+        paths = [found for path in named for found in _unfold(path, built.codec)]
         if not paths:
-            raise InputNotFoundError(
-                "there is no input file", hint=f"known types: {' '.join(sorted(built.codec.suffixes))}"
-            )
+            hint = f"known types: {' '.join(sorted(built.codec.suffixes))}"
+            raise InputNotFoundError("there is no input file", hint=hint)
         # An interrupted or failed run leaves no half-written file: open_results renames at the end.
-        with open_results(output, as_json) as results, _progress(len(paths), output) as advance:
+        with open_results(output, as_json) as results, progress(len(paths), shown=_has_room(as_json, output)) as tell:
             failed = 0
-            for path in paths:
-                failed += _one(built, path, results, keep_going)
-                advance()
+            for done, path in enumerate(paths):
+                tell(done)
+                failed += _one(built, path, results, keep_going, tell)
     return InputError.exit_code if failed else 0
 
 
-def _one(pipeline: Pipeline, path: Path | None, results: Any, keep_going: bool) -> int:
+def _one(pipeline: Pipeline, path: Path | None, results: Any, keep_going: bool, tell: Tell) -> int:
     """Answer every item of one file; 1 when it failed and that is to be passed over."""
     try:
-        for label, tensors in _items(pipeline.codec, path):
+        for label, tensors in pipeline.codec.read(path, None if path else sys.stdin.buffer.read()):
             outputs = pipeline.run(tensors)
             results.add(label, outputs, pipeline.codec.decode(outputs))
+            tell(None)
     except DeepSeekError as error:
         if not keep_going:
             raise
@@ -79,8 +77,9 @@ def _one(pipeline: Pipeline, path: Path | None, results: Any, keep_going: bool) 
     return 0
 
 
-def _items(codec: Codec, path: Path | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    return codec.read(path, None if path else sys.stdin.buffer.read())
+def _has_room(as_json: bool, output: Path | None) -> bool:
+    """A progress bar has the terminal to itself: not when JSON lines run over it, and not in a pipe."""
+    return sys.stderr.isatty() and not (as_json and output is None and sys.stdout.isatty())
 
 
 def expand(argument: str) -> list[Path | None]:
@@ -97,31 +96,11 @@ def expand(argument: str) -> list[Path | None]:
     return [Path(name) for name in found]
 
 
-def _in_folder(folder: Path, codec: Codec) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in codec.suffixes and path.is_file())
-
-
-def _progress(total: int, output: Path | None) -> Any:
-    """A bar on standard error, for people who wait: only in a terminal, and only for more than a few inputs."""
-    if total < 4 or not sys.stderr.isatty() or (output is None and sys.stdout.isatty() and total < 20):
-        return nullcontext(lambda: None)
-    return _bar(total)
-
-
-def _bar(total: int) -> Any:
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    @contextmanager
-    def bar() -> Iterator[Any]:
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("", total=total)
-            yield lambda: progress.advance(task)
-
-    return bar()
+def _unfold(path: Path | None, codec: Codec) -> list[Path | None]:
+    """A folder as the files in it that the codec reads; anything else as it is."""
+    if path is None or not path.is_dir():
+        return [path]
+    return [*sorted(item for item in path.rglob("*") if item.suffix.lower() in codec.suffixes and item.is_file())]
 
 
 def _report(pipeline: Pipeline) -> None:
