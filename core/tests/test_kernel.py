@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +21,12 @@ from deepseek.errors import (
     ModelError,
     ModelNotFoundError,
     OutOfMemoryError,
+    OutputError,
     PlanError,
 )
 from deepseek.plugin import (
     Batch,
+    Coding,
     Config,
     Decline,
     Device,
@@ -275,6 +279,40 @@ def test_a_hook_that_raises_is_blamed_on_its_plugin(model: str, plug: Plug) -> N
 
     with pytest.raises(HookError, match="<bad> 0 raised in its hook `probe`: ZeroDivisionError"):
         plan(model, plug("bad", probe=bad))
+
+
+@pytest.mark.parametrize("where", ["load", "pass", "open", "wrap", "make", "code"])
+def test_what_a_plugin_raises_in_its_records_is_blamed_on_it(model: str, plug: Plug, where: str) -> None:
+    def bad(*_: object) -> Any:
+        raise ValueError("oops")
+
+    def when(name: str, good: Any) -> Any:
+        return bad if where == name else good
+
+    acme = plug(
+        "acme",
+        load=lambda: Loader("l", "a", when("load", lambda: Model("a", None, X))),
+        optimize=lambda: Pass("p", Stage.REWRITE, frozenset("a"), when("pass", lambda m, f: m)),
+        execute=lambda: Engine("e", frozenset("a"), when("open", lambda m: EchoExecutor(X))),
+        schedule=lambda config: Policy("s", bad) if where == "make" else None,
+        codec=lambda: Coding("c", when("code", lambda s: None)),
+    )
+    wrap = plug("wrap", execute=lambda: Wrapper("w", when("wrap", lambda executor: executor)))
+    says = r"<(acme|wrap)> 0 raised while it did its part of the build \(.*\): ValueError: oops"
+    with pytest.raises(HookError, match=says):
+        build(model, acme, wrap)
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, OutputError), (errno.EACCES, ModelError)])
+def test_the_systems_refusals_are_not_the_plugins_fault(
+    model: str, plug: Plug, number: int, error: type[Exception]
+) -> None:
+    def load() -> Model:
+        raise OSError(number, os.strerror(number), "weights.bin")
+
+    acme = plug("acme", load=lambda: Loader("l", "a", load), execute=runs("e", "a"))
+    with pytest.raises(error, match="weights.bin: "):
+        build(model, acme)
 
 
 def test_devices_come_from_plugins_and_are_named_when_absent(model: str, plug: Plug) -> None:

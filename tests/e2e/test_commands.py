@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import resource
 import signal
 import subprocess
@@ -165,6 +167,56 @@ def test_a_disk_that_fills_up_leaves_the_old_file(
     assert "the disk is full" in done.stderr
     assert (tmp_path / name).read_text() == "old"
     assert set(os.listdir(tmp_path)) == before
+
+
+def test_a_full_disk_while_the_optimized_model_is_kept(pipeline: Path, deepseek_: Deepseek, tmp_path: Path) -> None:
+    arguments = ["run", pipeline, "x.npy", "--set", "onnxruntime.optimized_model=kept/fast.onnx"]
+    done = deepseek_(*arguments, preexec_fn=limit(resource.RLIMIT_FSIZE, 16))
+    assert done.returncode == 16, done.stderr
+    assert "the optimized model can't be written" in done.stderr
+    assert os.listdir(tmp_path / "kept") == []
+
+
+def test_a_full_disk_while_a_plugin_is_written(deepseek_: Deepseek, tmp_path: Path) -> None:
+    done = deepseek_("plugin", "new", "acme", preexec_fn=limit(resource.RLIMIT_FSIZE, 100))
+    assert done.returncode == 16, done.stderr
+    assert "the disk is full" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupt_leaves_nothing(pipeline: Path, deepseek_command: list[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "never.json")
+    before = set(os.listdir(tmp_path))
+    arguments = [*deepseek_command, "run", "p.yaml", "x.npy", "never.json", "-o", "out.json", "-v"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    # The last line of the build; after it the command waits for the pipe that nobody writes to.
+    while not process.stderr.readline().startswith("built      open"):
+        assert process.poll() is None
+    # Opening the pipe for reading has happened once this succeeds.
+    with open(tmp_path / "never.json", "w"):
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert set(os.listdir(tmp_path)) == before
+
+
+def test_long_inputs_show_progress_in_a_terminal(pipeline: Path, deepseek_command: list[str], tmp_path: Path) -> None:
+    for number in range(5):
+        np.save(tmp_path / f"{number}.npy", X)
+    controller, terminal = pty.openpty()
+    arguments = [*deepseek_command, "run", "p.yaml", *(f"{n}.npy" for n in range(5)), "-o", "out.json"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, stderr=terminal, env={**os.environ, "TERM": "xterm"})
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+        while chunk := os.read(controller, 4096):
+            shown += chunk
+    assert process.wait(60) == 0
+    assert b"/5" in shown
+    assert b"items" in shown
+    assert len(json.loads((tmp_path / "out.json").read_text())) == 10
 
 
 def test_standard_output_on_a_full_disk(pipeline: Path, deepseek_command: list[str], tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import inspect
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -11,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import deepseek
+import deepseek.plugin
 from deepseek import errors, hookspecs
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +55,37 @@ def test_every_hookspec_is_listed_and_documented() -> None:
 def test_the_config_reference_is_what_the_settings_say() -> None:
     script = runpy.run_path(str(ROOT / "scripts/config_reference.py"))
     assert (ROOT / "docs/config.md").read_text() == script["reference"](), "run `make docs`"
+
+
+def public() -> dict[str, object]:
+    """What users and plugin authors import, and the members of the Python API's classes."""
+    found = {f"deepseek.{name}": getattr(deepseek, name) for name in deepseek.__all__}
+    found |= {f"plugin.{name}": getattr(deepseek.plugin, name) for name in deepseek.plugin.__all__}
+    for owner in (deepseek.Pipeline, deepseek.Plan):
+        members = {name: value for name, value in vars(owner).items() if not name.startswith("_")}
+        found |= {
+            f"{owner.__name__}.{n}": v for n, v in members.items() if inspect.isfunction(v) or isinstance(v, property)
+        }
+    return {n: v for n, v in found.items() if isinstance(v, type | property) or inspect.isfunction(v)}
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, v in public().items() if not (isinstance(v, type) and issubclass(v, Exception))]
+)
+def test_what_is_public_has_an_example(name: str) -> None:
+    assert ">>> " in (inspect.getdoc(public()[name]) or ""), name
+
+
+@pytest.mark.parametrize(
+    "module", [m.name for m in pkgutil.walk_packages(deepseek.__path__, "deepseek.") if "__main__" not in m.name]
+)
+def test_examples_in_docstrings_run(module: str) -> None:
+    # A hook's example is a plugin's hooks.py, which imports its names from deepseek.plugin.
+    names = {name: getattr(deepseek.plugin, name) for name in deepseek.plugin.__all__}
+    failed, _ = doctest.testmod(
+        importlib.import_module(module), extraglobs=names if module == "deepseek.hookspecs" else {}
+    )
+    assert failed == 0
 
 
 def test_every_error_is_in_the_table_with_its_exit_code() -> None:

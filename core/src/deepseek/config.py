@@ -28,6 +28,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     A field's description (``Annotated[int, Meta(description=...)]``) shows in the JSON Schema and in the
     configuration reference; `Meta(ge=..., le=..., pattern=...)` adds a limit.
+
+    Example:
+        >>> class AcmeSettings(Settings):
+        ...     threads: Annotated[int, Meta(ge=0, description="Threads; 0: one per core.")] = 0
+        >>> AcmeSettings(threads=2)
+        AcmeSettings(threads=2)
     """
 
 
@@ -50,7 +56,12 @@ class TensorSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """Where the model is, and what it does not say of itself."""
+    """Where the model is, and what it does not say of itself.
+
+    Example:
+        >>> ModelSettings(source=Path("model.onnx")).inputs
+        {}
+    """
 
     source: Annotated[Path, Meta(description="File or folder of the model, relative to this file.")]
     inputs: Annotated[

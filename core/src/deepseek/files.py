@@ -45,14 +45,29 @@ def atomic_write(target: Path) -> Iterator[Path]:
             scratch.unlink()
 
 
+def is_full(exc: OSError) -> bool:
+    """Whether the system refused to write because a disk, a quota or a limit on sizes is exhausted."""
+    return exc.errno in _FULL
+
+
+def disk_full(target: Path | str) -> OutputError:
+    """The error for that."""
+    return OutputError("the disk is full", where=str(target), hint="free space or write elsewhere")
+
+
 @contextmanager
 def output_errors(target: Path | str) -> Iterator[None]:
-    """Translate the operating system's refusals to write into OutputError."""
+    """Translate the operating system's refusals to write, in the block, into OutputError.
+
+    Example:
+        >>> with output_errors("out.txt"):                          # doctest: +SKIP
+        ...     Path("out.txt").write_text("...")
+    """
     try:
         yield
     except OSError as exc:
-        if exc.errno in _FULL:
-            raise OutputError("the disk is full", where=str(target), hint="free space or write elsewhere") from exc
+        if is_full(exc):
+            raise disk_full(target) from exc
         if exc.errno == errno.EPIPE:
             raise
         hint = "check that the folder exists and may be written to"

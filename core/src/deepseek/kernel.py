@@ -156,7 +156,7 @@ class _Workbench:
     def do(self, name: str, plugin: str, work: Callable[[], T]) -> T:
         """The work of one plugin; the machine's troubles become errors with a way out."""
         try:
-            with self._registry.blamed(plugin, f"while it did its part of the build ({name})"), output_errors(name):
+            with self._registry.blamed(plugin, f"while it did its part of the build ({name})"):
                 return work()
         except MemoryError as exc:
             hint = "use a smaller model, a smaller dtype, or a machine with more memory"

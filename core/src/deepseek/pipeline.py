@@ -139,13 +139,22 @@ class Pipeline:
 
     @property
     def codec(self) -> Codec:
-        """The codec at the pipeline's edge. Raises PlanError when there is none."""
+        """The codec at the pipeline's edge. Raises PlanError when there is none.
+
+        Example:
+            >>> tensors = pipeline.codec.encode("cat.jpg")      # doctest: +SKIP
+        """
         if self._codec is None:
             raise PlanError("this pipeline has no codec", hint="pip install deepseek-codecs, or use run() with tensors")
         return self._codec
 
     def close(self) -> None:
-        """Finish what is under way, end every thread and give the memory back. Safe to call twice."""
+        """Finish what is under way, end every thread and give the memory back. Safe to call twice.
+
+        Example:
+            >>> pipeline = deepseek.build("pipeline.yaml")      # doctest: +SKIP
+            >>> pipeline.close()                                # doctest: +SKIP
+        """
         self._run = _closed
         self._resources.close()
 

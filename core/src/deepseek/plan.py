@@ -62,7 +62,12 @@ class Plan(Record):
 
     @property
     def format(self) -> str:
-        """The format in which the engine gets the model."""
+        """The format in which the engine gets the model.
+
+        Example:
+            >>> deepseek.explain("pipeline.yaml").format        # doctest: +SKIP
+            'onnx'
+        """
         return self.passes[-1].gives if self.passes else self._loader.format
 
     @property
@@ -72,12 +77,22 @@ class Plan(Record):
 
     @property
     def memory_bytes(self) -> int:
-        """Estimate of the resident memory: the engine's library and its copies of the weights."""
+        """Estimate of the resident memory: the engine's library and its copies of the weights.
+
+        Example:
+            >>> deepseek.explain("pipeline.yaml").memory_bytes  # doctest: +SKIP
+            84581376
+        """
         engine: Engine = self.engine.record
         return round(engine.library_bytes + engine.weight_copies * self._loader.weight_bytes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as plain values: what ``deepseek explain --json`` prints."""
+        """The plan as plain values: what ``deepseek explain --json`` prints.
+
+        Example:
+            >>> deepseek.explain("pipeline.yaml").to_dict()["execute"]["engine"]       # doctest: +SKIP
+            'onnxruntime'
+        """
         engine: Engine = self.engine.record
         return {
             "model": {"source": str(self.source.path), "bytes": self._loader.weight_bytes},

@@ -30,7 +30,7 @@ from deepseek.errors import (
     UnavailableError,
     UnsafeModelError,
 )
-from deepseek.files import atomic_write
+from deepseek.files import atomic_write, output_errors
 from deepseek.types import (
     ANY,
     NO_OPTIONS,
@@ -136,4 +136,5 @@ __all__ = [
     "atomic_write",
     "hookimpl",
     "library_missing",
+    "output_errors",
 ]

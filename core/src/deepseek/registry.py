@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from deepseek import fifo, hookspecs
 from deepseek.config import Settings
-from deepseek.errors import DeepSeekError, HookError, PluginError
+from deepseek.errors import DeepSeekError, HookError, ModelError, PluginError
+from deepseek.files import disk_full, is_full
 from deepseek.plugins import Plugin, check_api
 from deepseek.types import Decline, Record
 
@@ -105,12 +106,17 @@ class Registry:
     def blamed(self, plugin: str, doing: str) -> Iterator[None]:
         """Turn what a plugin's own code raises in the block into a HookError that names the plugin.
 
-        DeepSeekErrors pass, and so do the machine's troubles (OSError, MemoryError), which are nobody's fault.
+        DeepSeekErrors pass. The machine's troubles are not the plugin's: a full disk becomes an OutputError, a file
+        that can't be read a ModelError; MemoryError passes, for the kernel knows what it was for.
         """
         try:
             yield
-        except (DeepSeekError, OSError, MemoryError):
+        except (DeepSeekError, MemoryError):
             raise
+        except OSError as exc:
+            if is_full(exc):
+                raise disk_full(exc.filename or doing) from exc
+            raise ModelError(f"can't read it: {exc.strerror or exc}", where=str(exc.filename or doing)) from exc
         except Exception as exc:
             what = f"{self.describe(plugin)} raised {doing}: {type(exc).__name__}: {exc}"
             hint = f"report it to the plugin's author, or disable it: plugins: {{disable: [{plugin}]}}"

@@ -27,7 +27,12 @@ ANY = -1
 
 @runtime_checkable
 class Array(Protocol):
-    """A dense tensor: anything with a shape, a dtype and the DLPack protocol (NumPy, PyTorch, ...)."""
+    """A dense tensor: anything with a shape, a dtype and the DLPack protocol (NumPy, PyTorch, ...).
+
+    Example:
+        >>> isinstance(numpy.zeros(3), Array)      # doctest: +SKIP
+        True
+    """
 
     @property
     def shape(self) -> Any: ...
@@ -49,6 +54,10 @@ class TensorSpec(Record):
         dtype: NumPy's name of the element type (``float32``, ``int64``, ``str`` for text); empty: not known.
         shape: one size per dimension, `ANY` (-1) where it may vary; None: not known.
         optional: an input that may be left out.
+
+    Example:
+        >>> str(TensorSpec("image", "float32", (ANY, 3, 224, 224)))
+        'image: float32[*, 3, 224, 224]'
     """
 
     name: str
@@ -62,7 +71,13 @@ class TensorSpec(Record):
 
 
 class Signature(Record):
-    """A model's inputs and outputs, in the order in which the model takes and returns them."""
+    """A model's inputs and outputs, in the order in which the model takes and returns them.
+
+    Example:
+        >>> x = TensorSpec("x", "float32", (ANY, 4))
+        >>> Signature((x,), (x,)).batched
+        True
+    """
 
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
@@ -81,6 +96,10 @@ class Source(Record):
         path: absolute path of the file or folder.
         inputs: the inputs as the pipeline declares them; empty: ask the model.
         outputs: the outputs as the pipeline declares them; empty: ask the model.
+
+    Example:
+        >>> Source(Path("model.onnx")).path.suffix
+        '.onnx'
     """
 
     path: Path
@@ -104,6 +123,10 @@ class Device(Record):
         memory_bytes: what this process may use in all (RAM within the cgroup's limit, or the card's memory).
         available_bytes: what was free when the device was probed.
         facts: anything else worth knowing (cores, instruction sets, compute capability).
+
+    Example:
+        >>> Device("cuda:0", "cuda", 2**37, 2**36).kind
+        'cuda'
     """
 
     name: str
@@ -121,6 +144,10 @@ class Model(Record):
         native: the engine's own object, or the path of a file that the engine opens.
         signature: inputs and outputs.
         facts: what the loader or a pass wants remembered (parameters, converter, loss of accuracy).
+
+    Example:
+        >>> Model("onnx", Path("model.onnx"), Signature()).format
+        'onnx'
     """
 
     format: str
@@ -130,7 +157,12 @@ class Model(Record):
 
 
 class Stage(IntEnum):
-    """When a pass runs. A CONVERT pass runs only where a format has to be bridged."""
+    """When a pass runs. A CONVERT pass runs only where a format has to be bridged.
+
+    Example:
+        >>> sorted([Stage.COMPILE, Stage.REWRITE])[0].name
+        'REWRITE'
+    """
 
     REWRITE = 10
     QUANTIZE = 20
@@ -140,7 +172,12 @@ class Stage(IntEnum):
 
 
 class Decline(Record):
-    """A plugin's "not me", with the reason that `deepseek explain` and the error will show."""
+    """A plugin's "not me", with the reason that `deepseek explain` and the error will show.
+
+    Example:
+        >>> Decline("it holds weights without code").missing
+        ''
+    """
 
     reason: str
     #: The library whose absence is the reason; the error is then a MissingLibraryError.
@@ -155,6 +192,10 @@ class Loader(Record):
         format: the format of the model that it yields.
         load: does it; raises ModelError or UnsafeModelError.
         weight_bytes: size of the weights, as far as it is known before loading.
+
+    Example:
+        >>> Loader("onnx file", "onnx", lambda: Model("onnx", Path("m.onnx"), Signature())).load().format
+        'onnx'
     """
 
     name: str
@@ -172,6 +213,11 @@ class Pass(Record):
         accepts: formats that it takes.
         apply: does it. The folder is the pass's own to write into; it lives as long as the pipeline.
         yields: the format that comes out; empty: the one that went in.
+
+    Example:
+        >>> same = Pass("nothing", Stage.REWRITE, frozenset({"torch"}), lambda model, folder: model)
+        >>> same.yields
+        ''
     """
 
     name: str
@@ -189,6 +235,10 @@ class Options(Record):
         priority: 0 is the default, 1 the highest.
         tenant: who is billed.
         parameters: reach the executor as they are; requests share a batch only when theirs are equal.
+
+    Example:
+        >>> Options(tenant="acme", parameters={"depth": 12}).priority
+        0
     """
 
     deadline: float | None = None
@@ -207,6 +257,11 @@ class Executor(Protocol):
     Attributes:
         signature: as the engine knows it after opening the model.
         concurrency: how many `run` calls may overlap; 0: any number.
+
+    Example:
+        >>> from deepseek.testing import EchoExecutor
+        >>> EchoExecutor().run({"x": 1}, NO_OPTIONS)
+        {'x': 1}
     """
 
     signature: Signature
@@ -235,6 +290,10 @@ class Engine(Record):
         describe: what the plan should say of it (providers, threads, dtype); may import the engine.
         library_bytes: resident memory of the engine's library itself, measured once.
         weight_copies: how many copies of the weights it holds.
+
+    Example:
+        >>> Engine("acme", frozenset({"acme"}), lambda model: AcmeExecutor(model)).weight_copies      # doctest: +SKIP
+        1.0
     """
 
     name: str
@@ -246,7 +305,12 @@ class Engine(Record):
 
 
 class Wrapper(Record):
-    """An offer to wrap the executor: ranks of a parallel model, a remote worker, a fault injector."""
+    """An offer to wrap the executor: ranks of a parallel model, a remote worker, a fault injector.
+
+    Example:
+        >>> Wrapper("nothing", lambda executor: executor).name
+        'nothing'
+    """
 
     name: str
     wrap: Callable[[Executor], Executor]
@@ -261,6 +325,10 @@ class Batch(Record):
         device: the device's name.
         seconds: time in the executor.
         error: what it raised, or None.
+
+    Example:
+        >>> Batch(rows=8, options=(NO_OPTIONS,), device="cpu", seconds=0.002, error=None).rows
+        8
     """
 
     rows: int
@@ -271,14 +339,31 @@ class Batch(Record):
 
 
 class Observer(Protocol):
-    """Sees every batch; must be quick and must not raise."""
+    """Sees every batch; must be quick and must not raise.
+
+    Example:
+        >>> class Rows:
+        ...     total = 0
+        ...     def batch(self, batch):
+        ...         self.total += batch.rows
+    """
 
     def batch(self, batch: Batch) -> None:
         """Called on the executing thread after each batch, failed ones included."""
 
 
 class Sink(Protocol):
-    """Where a request's answer goes: a stream of one or more chunks."""
+    """Where a request's answer goes: a stream of one or more chunks.
+
+    Example:
+        >>> from deepseek.testing import FutureSink
+        >>> sink = FutureSink()
+        >>> sink.start()
+        True
+        >>> sink.put({"y": 1}, last=True)
+        >>> sink.future.result()
+        {'y': 1}
+    """
 
     def start(self) -> bool:
         """Called just before execution; False: the asker has gone, do not execute."""
@@ -291,7 +376,13 @@ class Sink(Protocol):
 
 
 class Request(Record):
-    """One question on its way through a scheduler."""
+    """One question on its way through a scheduler.
+
+    Example:
+        >>> from deepseek.testing import FutureSink
+        >>> Request({"x": 1}, NO_OPTIONS, FutureSink()).inputs
+        {'x': 1}
+    """
 
     inputs: Tensors
     options: Options
@@ -299,7 +390,14 @@ class Request(Record):
 
 
 class Scheduler(Protocol):
-    """Decides when a request runs, and with which others."""
+    """Decides when a request runs, and with which others.
+
+    Example:
+        >>> from deepseek.fifo import Fifo
+        >>> from deepseek.testing import EchoExecutor
+        >>> Fifo(EchoExecutor()).run({"x": 1}, NO_OPTIONS)
+        {'x': 1}
+    """
 
     def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
         """Answer on the caller's thread; where the policy allows, without a thread hop."""
@@ -317,7 +415,12 @@ class Scheduler(Protocol):
 
 
 class Policy(Record):
-    """An offer to schedule."""
+    """An offer to schedule.
+
+    Example:
+        >>> Policy("acme", lambda executor: AcmeScheduler(executor)).facts      # doctest: +SKIP
+        {}
+    """
 
     name: str
     make: Callable[[Executor], Scheduler]
@@ -325,7 +428,11 @@ class Policy(Record):
 
 
 class Codec(Protocol):
-    """Turns what people have (photographs, text, files) into tensors, and tensors into answers."""
+    """Turns what people have (photographs, text, files) into tensors, and tensors into answers.
+
+    Example:
+        >>> pipeline.codec.decode(pipeline.run(pipeline.codec.encode("cat.jpg")))      # doctest: +SKIP
+    """
 
     #: File name endings that `read` understands, lower case, with the dot.
     suffixes: frozenset[str]
@@ -345,7 +452,12 @@ class Codec(Protocol):
 
 
 class Coding(Record):
-    """An offer to code and decode at the pipeline's edge."""
+    """An offer to code and decode at the pipeline's edge.
+
+    Example:
+        >>> Coding("acme", lambda signature: AcmeCodec(signature)).facts      # doctest: +SKIP
+        {}
+    """
 
     name: str
     make: Callable[[Signature], Codec]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import deepseek
-from deepseek.errors import DeviceError, ExecutionError, InputError, ModelError, UnsafeModelError
+from deepseek.errors import DeviceError, ExecutionError, InputError, MissingLibraryError, ModelError, UnsafeModelError
 from deepseek.testing.contract import PluginContract
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 10
@@ -186,3 +187,13 @@ def test_a_failure_inside_the_engine_is_an_execution_error(tmp_path: Path) -> No
         with pytest.raises((ExecutionError, InputError), match="ONNX Runtime .*out of data bounds"):
             pipeline.run(x=np.array([99]))
         assert (pipeline.run(x=np.array([1]))["y"] == WEIGHTS[1]).all()
+
+
+def test_without_its_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"model": matmul(tmp_path)}
+    monkeypatch.setattr("deepseek.plugin.find_spec", lambda name: None if name == "onnxruntime" else find_spec(name))
+    with pytest.raises(
+        MissingLibraryError,
+        match=r"its library `onnxruntime` is not installed: pip install 'deepseek-onnxruntime\[cpu\]' or pip install 'deepseek-onnxruntime\[gpu\]'",
+    ):
+        deepseek.build({**given, "engine": "onnxruntime"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 import deepseek
-from deepseek.errors import ConfigError, InputError, ModelError, PlanError, UnsafeModelError
+from deepseek.errors import ConfigError, InputError, MissingLibraryError, ModelError, PlanError, UnsafeModelError
 from deepseek.testing.contract import PluginContract
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
@@ -173,3 +174,13 @@ def test_another_engine_gets_the_model_as_onnx(tmp_path: Path, write: Any) -> No
     with deepseek.build({"model": model}) as own, deepseek.build({"model": model, "engine": "onnxruntime"}) as other:
         np.testing.assert_allclose(other.run(x=X)["y"], own.run(x=X)["y"], atol=1e-5)
         assert other.signature.batched
+
+
+def test_without_its_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"model": saved_model(tmp_path)}
+    monkeypatch.setattr("deepseek.plugin.find_spec", lambda name: None if name == "tensorflow" else find_spec(name))
+    with pytest.raises(
+        MissingLibraryError,
+        match=r"its library `tensorflow` is not installed: pip install 'deepseek-tensorflow\[cpu\]' or pip install 'deepseek-tensorflow\[gpu\]'",
+    ):
+        deepseek.build({**given, "engine": "tensorflow"})

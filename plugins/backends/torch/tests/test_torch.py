@@ -8,6 +8,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from deepseek.errors import (
     ConfigError,
     DeviceError,
     ExecutionError,
+    MissingLibraryError,
     ModelError,
     PlanError,
     UnsafeModelError,
@@ -359,3 +361,12 @@ def test_explain_does_not_import_torch(tmp_path: Path) -> None:
     code = f"import sys, json, deepseek; deepseek.explain(json.loads({given!r})); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_without_its_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = config(tmp_path, safetensors)
+    monkeypatch.setattr("deepseek.plugin.find_spec", lambda name: None if name == "torch" else find_spec(name))
+    with pytest.raises(
+        MissingLibraryError, match=r"its library `torch` is not installed: pip install 'deepseek-torch\[cpu\]'"
+    ):
+        deepseek.build({**given, "engine": "torch"})

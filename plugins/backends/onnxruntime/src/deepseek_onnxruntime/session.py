@@ -9,7 +9,16 @@ from typing import Any
 
 import onnxruntime
 
-from deepseek.plugin import Device, DeviceError, ModelError, OutOfMemoryError, UnsafeModelError, atomic_write
+from deepseek.plugin import (
+    Device,
+    DeviceError,
+    ModelError,
+    OutOfMemoryError,
+    OutputError,
+    UnsafeModelError,
+    atomic_write,
+    output_errors,
+)
 from deepseek_onnxruntime.providers import choose_providers
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 
@@ -111,11 +120,18 @@ def _is_current(kept: Path, key: dict[str, object]) -> bool:
 
 
 def _keep(path: Path, kept: Path, key: dict[str, object], settings: OnnxRuntimeSettings, providers: list[Any]) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    _sidecar(kept).unlink(missing_ok=True)
+    with output_errors(kept):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _sidecar(kept).unlink(missing_ok=True)
     with atomic_write(kept) as scratch:
         options = _options(settings)
         options.optimized_model_filepath = str(scratch)
-        _open(path, options, providers)
+        try:
+            _open(path, options, providers)
+        except ModelError as exc:
+            # ONNX Runtime does not say whether reading or writing failed: a model that opens was read well.
+            _open(path, _options(settings), providers)
+            hint = "free space, or leave `onnxruntime.optimized_model` out"
+            raise OutputError("the optimized model can't be written", where=str(kept), hint=hint) from exc
     with atomic_write(_sidecar(kept)) as scratch:
         scratch.write_text(json.dumps(key, indent=2))

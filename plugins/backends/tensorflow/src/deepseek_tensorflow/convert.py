@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from deepseek.plugin import Model, ModelError, Pass, Stage, library_missing
+from deepseek.plugin import Model, ModelError, Pass, Stage, library_missing, output_errors
 from deepseek_tensorflow.library import tensorflow
 from deepseek_tensorflow.loading import Graph
 
@@ -27,12 +27,13 @@ def _convert(model: Model, folder: Path) -> Model:
     try:
         proto = _trace(tf, graph)
         _rename_outputs(proto, list(graph.function.structured_outputs))
-        target.write_bytes(proto.SerializeToString())
     # tf2onnx raises ValueError, KeyError, its own errors and TensorFlow's.
     except Exception as exc:
         first = next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
         hint = "run it with `engine: tensorflow`, or convert it yourself with tf2onnx"
         raise ModelError(f"tf2onnx can't convert this model: {first}", hint=hint) from exc
+    with output_errors(target):
+        target.write_bytes(proto.SerializeToString())
     return Model("onnx", target, model.signature, {"converted_from": "tensorflow"})
 
 

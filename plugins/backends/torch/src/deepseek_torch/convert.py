@@ -13,6 +13,7 @@ from deepseek.plugin import (
     ANY,
     Config,
     ConfigError,
+    DeepSeekError,
     Device,
     Model,
     ModelError,
@@ -21,6 +22,7 @@ from deepseek.plugin import (
     Stage,
     TensorSpec,
     library_missing,
+    output_errors,
 )
 from deepseek_torch.settings import TorchSettings
 
@@ -51,7 +53,7 @@ def _convert(model: Model, folder: Path, config: Config) -> Model:
     ]
     program: Any = model.facts.get("exported_program") or model.native
     try:
-        with _quiet():
+        with _quiet(), output_errors(target):
             torch.onnx.export(
                 program,
                 args=() if by_name else tuple(examples.values()),
@@ -64,6 +66,8 @@ def _convert(model: Model, folder: Path, config: Config) -> Model:
                 external_data=True,
                 verbose=False,
             )
+    except DeepSeekError:
+        raise
     # The exporter raises its own errors, torch's and onnx's.
     except Exception as exc:
         lines = [line.strip() for line in str(exc).splitlines() if line.strip()] or [type(exc).__name__]
