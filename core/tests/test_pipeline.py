@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import deepseek
+from deepseek.checks import dtype_name, input_check
 from deepseek.errors import ClosedError, DeadlineError, InputError, PlanError
-from deepseek.pipeline import dtype_name, input_check
 from deepseek.plugin import Options, Signature, TensorSpec
 from deepseek.testing import fakes
 

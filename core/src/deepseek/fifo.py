@@ -13,7 +13,9 @@ from msgspec import Meta
 
 from deepseek.config import Config, Settings
 from deepseek.errors import ClosedError, DeadlineError, QueueFullError
-from deepseek.types import Executor, Options, Policy, Request, Scheduler, Tensors
+from deepseek.offers import Policy
+from deepseek.protocols import Executor, Request, Scheduler
+from deepseek.types import Options, Tensors
 
 hookimpl = pluggy.HookimplMarker("deepseek")
 

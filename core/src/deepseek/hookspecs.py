@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import click
 
     from deepseek.config import Config, Settings
-    from deepseek.types import Coding, Decline, Device, Engine, Loader, Observer, Pass, Policy, Source, Wrapper
+    from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Wrapper
+    from deepseek.protocols import Observer
+    from deepseek.types import Device, Source
 
 hookspec = pluggy.HookspecMarker("deepseek")
 

@@ -23,23 +23,14 @@ from deepseek.errors import (
 )
 from deepseek.files import output_errors
 from deepseek.observed import Observed
+from deepseek.offers import Coding, Engine, Pass, Policy, Stage, Wrapper
 from deepseek.pipeline import BuildStep, Pipeline
 from deepseek.plan import Plan, Planned, Refusal
 from deepseek.plugins import discover, from_module, select
+from deepseek.protocols import Executor
 from deepseek.registry import Answer, Registry
 from deepseek.routing import Router, choose_loader, find_route, wanted_engines
-from deepseek.types import (
-    Coding,
-    Engine,
-    Executor,
-    Model,
-    Pass,
-    Policy,
-    Source,
-    Stage,
-    TensorSpec,
-    Wrapper,
-)
+from deepseek.types import Model, Source, TensorSpec
 from deepseek.units import Size
 
 Configuration = str | Path | Mapping[str, Any]

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from deepseek.types import Batch, Executor, Observer, Options, Tensors
+from deepseek.protocols import Executor, Observer
+from deepseek.types import Batch, Options, Tensors
 
 
 class Observed:

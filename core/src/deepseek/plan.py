@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepseek.config import Config
+from deepseek.offers import Coding, Engine, Loader, Pass, Policy, Wrapper
 from deepseek.plugins import Plugin
 from deepseek.registry import Registry
-from deepseek.types import Coding, Device, Engine, Loader, Pass, Policy, Record, Source, Wrapper
+from deepseek.types import Device, Record, Source
 from deepseek.units import Size
 
 

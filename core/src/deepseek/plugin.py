@@ -31,33 +31,9 @@ from deepseek.errors import (
     UnsafeModelError,
 )
 from deepseek.files import atomic_write, output_errors
-from deepseek.types import (
-    ANY,
-    NO_OPTIONS,
-    Array,
-    Batch,
-    Codec,
-    Coding,
-    Decline,
-    Device,
-    Engine,
-    Executor,
-    Loader,
-    Model,
-    Observer,
-    Options,
-    Pass,
-    Policy,
-    Request,
-    Scheduler,
-    Signature,
-    Sink,
-    Source,
-    Stage,
-    Tensors,
-    TensorSpec,
-    Wrapper,
-)
+from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Stage, Wrapper
+from deepseek.protocols import Codec, Executor, Observer, Request, Scheduler, Sink
+from deepseek.types import ANY, NO_OPTIONS, Array, Batch, Device, Model, Options, Signature, Source, Tensors, TensorSpec
 from deepseek.units import Duration, Percent, Size
 from deepseek.versions import API
 

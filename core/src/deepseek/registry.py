@@ -17,8 +17,9 @@ from deepseek import fifo, hookspecs
 from deepseek.config import Settings
 from deepseek.errors import DeepSeekError, HookError, ModelError, PluginError
 from deepseek.files import disk_full, is_full
+from deepseek.offers import Decline
 from deepseek.plugins import Plugin, check_api
-from deepseek.types import Decline, Record
+from deepseek.types import Record
 
 
 class Answer(Record):

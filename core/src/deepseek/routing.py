@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from deepseek.config import Config
 from deepseek.errors import MissingLibraryError, PlanError
+from deepseek.offers import Decline, Loader, Pass, Stage
 from deepseek.plan import PlannedPass
 from deepseek.registry import Answer
-from deepseek.types import Decline, Loader, Pass, Source, Stage
+from deepseek.types import Source
 
 
 def wanted_engines(config: Config, engines: list[Answer], offers: list[Answer]) -> list[Answer]:

@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from deepseek.errors import ModelError
-from deepseek.types import ANY, NO_OPTIONS, Engine, Executor, Model, Signature, TensorSpec
+from deepseek.offers import Engine
+from deepseek.protocols import Executor
+from deepseek.types import ANY, NO_OPTIONS, Model, Signature, TensorSpec
 
 #: How far an output may be off, relative to the largest value of the original's output.
 TOLERANCE = 1e-3

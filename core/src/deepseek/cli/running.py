@@ -14,7 +14,7 @@ from deepseek.cli.progress import Tell, progress
 from deepseek.cli.results import open_results
 from deepseek.errors import DeepSeekError, InputError, InputNotFoundError
 from deepseek.pipeline import Pipeline
-from deepseek.types import Codec
+from deepseek.protocols import Codec
 
 
 @click.command()
