@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIPELINES := examples/classify.yaml examples/classify-onnxruntime.yaml examples/classify-tensorflow.yaml
+# Each worker may load three engines: a gigabyte.
+WORKERS ?= -n auto --maxprocesses 4
 # torch and TensorFlow say much on standard error that is of no use here.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -21,11 +23,11 @@ demo: $(STAMP)   ## set up, then name what is on five photographs, with three en
 	@$(BIN)/python examples/agree.py
 
 test: $(STAMP)   ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 test-all: $(STAMP)  ## every test
 	@$(BIN)/python examples/prepare.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 lint: $(STAMP)   ## ruff, mypy --strict, import contracts, changelog fragments
 	$(BIN)/ruff check .

@@ -273,18 +273,47 @@ def test_the_schema_takes_the_examples_and_refuses_a_mistake(
     assert subprocess.run([*checker, str(pipeline)], capture_output=True).returncode == 1
 
 
+def install(folder: Path, name: str, code: str) -> None:
+    """A distribution as pip leaves it, with one module of hooks."""
+    info = folder / f"acme_{name}-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: acme-{name}\nVersion: 1\nKeywords: deepseek-plugin-api-1.0\n"
+    )
+    (info / "entry_points.txt").write_text(f"[deepseek]\n{name} = acme_{name}\n")
+    (folder / f"acme_{name}.py").write_text("from deepseek.plugin import *\n" + code)
+
+
+SECTION = "class S(Settings): pass\n@hookimpl\ndef sections(): return {'shared': S}\n"
+PLUGIN_FAULTS = {
+    "two claim one section": ({"one": SECTION, "two": SECTION}, 4, "`shared` is claimed by acme-one 1 and acme-two 1"),
+    "raises in a hook": ({"bad": "@hookimpl\ndef probe(config): 1 / 0\n"}, 5, "acme-bad 1 raised in its hook `probe`: ZeroDivisionError"),
+    "raises in a record": ({"bad": "@hookimpl\ndef execute(): return Wrapper('w', lambda e: 1 / 0)\n"}, 5, "acme-bad 1 raised while it did its part of the build (wrap w): ZeroDivisionError"),
+    "misspells a hook": ({"bad": "@hookimpl\ndef lode(source): ...\n"}, 4, "implements `lode`, which is not a hook"),
+    "can't be imported": ({"bad": "import nothing_here\n"}, 4, "acme-bad 1 (plugin `bad`) can't be imported"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLUGIN_FAULTS)
+def test_a_faulty_plugin_has_its_exit_code_and_is_named(
+    pipeline: Path, deepseek_: Deepseek, tmp_path: Path, name: str
+) -> None:
+    plugins, code, says = PLUGIN_FAULTS[name]
+    for plugin, hooks in plugins.items():
+        install(tmp_path, plugin, hooks)
+    done = deepseek_("run", pipeline, "x.npy", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "  fix: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_plugin_adds_its_own_verb_and_a_broken_one_does_not_take_help_away(
     deepseek_: Deepseek, tmp_path: Path
 ) -> None:
-    hello = "from deepseek.plugin import hookimpl\n@hookimpl\ndef commands(app):\n    @app.command('hello')\n    def hello():\n        'Say hello.'\n        print('hello')\n"
+    hello = "@hookimpl\ndef commands(app):\n    @app.command('hello')\n    def hello():\n        'Say hello.'\n        print('hello')\n"
     for name, code in (("hello", hello), ("broken", "1 / 0\n")):
-        info = tmp_path / f"acme_{name}-1.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: acme-{name}\nVersion: 1\nKeywords: deepseek-plugin-api-1.0\n"
-        )
-        (info / "entry_points.txt").write_text(f"[deepseek]\n{name} = acme_{name}\n")
-        (tmp_path / f"acme_{name}.py").write_text(code)
+        install(tmp_path, name, code)
     env = {"PYTHONPATH": str(tmp_path)}
     assert deepseek_("hello", env=env).stdout == "hello\n"
     assert "hello" in deepseek_("--help", env=env).stdout

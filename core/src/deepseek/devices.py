@@ -70,21 +70,30 @@ def _read(path: Path) -> str:
         return ""
 
 
+def _groups(root: Path) -> list[Path]:
+    """The process's cgroup of version 2 and those around it; limits of all of them hold."""
+    lines = _read(Path("/proc/self/cgroup")).splitlines()
+    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    inner = root / path
+    return [inner, *(parent for parent in inner.parents if parent.is_relative_to(root))] if path else [root]
+
+
 def _memory_limit(root: Path) -> tuple[int, int]:
-    """The cgroup's memory limit and use in bytes, (0, 0) without a limit."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        text = _read(root / limit)
-        # Version 1 says "no limit" with a number near 2**63.
-        if text.isdigit() and int(text) < 1 << 60:
-            return int(text), int(_read(root / used) or 0)
-    return 0, 0
+    """The tightest memory limit and the use under it in bytes, (0, 0) without a limit."""
+    files = [(group / "memory.max", group / "memory.current") for group in _groups(root)]
+    files.append((root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"))
+    texts = [(_read(limit), used) for limit, used in files]
+    # Version 1 says "no limit" with a number near 2**63.
+    limits = [(int(text), int(_read(used) or 0)) for text, used in texts if text.isdigit() and int(text) < 1 << 60]
+    return min(limits, key=lambda found: found[0] - found[1], default=(0, 0))
 
 
 def _cpu_quota(root: Path) -> float:
-    """CPUs' worth of time that the cgroup grants, 0.0 without a limit."""
+    """CPUs' worth of time that the tightest cgroup grants, 0.0 without a limit."""
+    return min(filter(None, map(_quota, [*_groups(root)])), default=0.0)
+
+
+def _quota(root: Path) -> float:
     text = _read(root / "cpu.max")
     quota, period = text.split() if " " in text else (
         _read(root / "cpu/cpu.cfs_quota_us"), _read(root / "cpu/cpu.cfs_period_us"))  # fmt: skip
