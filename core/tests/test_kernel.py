@@ -281,6 +281,13 @@ def test_a_hook_that_raises_is_blamed_on_its_plugin(model: str, plug: Plug) -> N
         plan(model, plug("bad", probe=bad))
 
 
+@pytest.mark.parametrize("hook", ["load", "execute", "optimize", "schedule", "codec", "probe"])
+def test_an_answer_of_the_wrong_kind_is_not_passed_over(model: str, plug: Plug, hook: str) -> None:
+    base = plug("base", load=loads("a"), execute=runs("e", "a"))
+    with pytest.raises(HookError, match=rf"<bad> 0 answered its hook `{hook}` with a str\n  fix: it takes "):
+        plan(model, base, plug("bad", **{hook: lambda: "nonsense"}))
+
+
 @pytest.mark.parametrize("where", ["load", "pass", "open", "wrap", "make", "code"])
 def test_what_a_plugin_raises_in_its_records_is_blamed_on_it(model: str, plug: Plug, where: str) -> None:
     def bad(*_: object) -> Any:

@@ -17,9 +17,15 @@ from deepseek import fifo, hookspecs
 from deepseek.config import Settings
 from deepseek.errors import DeepSeekError, HookError, ModelError, PluginError
 from deepseek.files import disk_full, is_full
-from deepseek.offers import Decline
+from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Wrapper
 from deepseek.plugins import Plugin, check_api
-from deepseek.types import Record
+from deepseek.types import Device, Record
+
+#: What each hook may be answered with, alone or (where the kernel takes several) in a list.
+ANSWERS: dict[str, tuple[type, ...]] = {
+    "sections": (dict,), "probe": (Device,), "load": (Loader, Decline), "optimize": (Pass,),
+    "execute": (Engine, Wrapper, Decline), "schedule": (Policy,), "codec": (Coding,),
+}  # fmt: skip
 
 
 class Answer(Record):
@@ -100,8 +106,18 @@ class Registry:
             with self.blamed(impl.plugin_name, f"in its hook `{hook}`"):
                 value = impl.function(*(arguments[name] for name in impl.argnames))
             if value is not None:
+                self._check_answer(impl.plugin_name, hook, value)
                 answers.append(Answer(impl.plugin_name, value))
         return answers
+
+    def _check_answer(self, plugin: str, hook: str, value: Any) -> None:
+        """An answer of a kind that nobody looks for would be passed over in silence."""
+        kinds = ANSWERS.get(hook, ())
+        wrong = [one for one in (value if isinstance(value, list) else [value]) if not isinstance(one, kinds)]
+        if kinds and wrong:
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            what = f"{self.describe(plugin)} answered its hook `{hook}` with a {type(wrong[0]).__name__}"
+            raise HookError(what, hint=f"it takes {wanted}, or None")
 
     @contextmanager
     def blamed(self, plugin: str, doing: str) -> Iterator[None]:
