@@ -147,7 +147,7 @@ def test_a_plugin_that_raises_in_a_hook_is_blamed(make: Make) -> None:
 
 def test_answers_come_in_the_order_of_names_first_and_last_apart(make: Make) -> None:
     for name, mark in (("a", ""), ("b", "(trylast=True)"), ("c", "(tryfirst=True)"), ("d", "")):
-        make(name, f"@hookimpl{mark}\ndef probe(config): return ['{name}']\n")
+        make(name, f"@hookimpl{mark}\ndef probe(config): return [Device('{name}', '', 0, 0)]\n")
     assert [answer.plugin for answer in registry().ask("probe", config=None)] == ["c", "a", "d", "b"]
 
 
