@@ -114,6 +114,23 @@ def test_a_stored_lambda_is_refused(tmp_path: Path) -> None:
         deepseek.build({"model": f"{tmp_path}/evil.keras"})
 
 
+def test_a_graph_that_reads_files_is_refused_unless_it_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("42")
+    secret = str(tmp_path / "secret")
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def serve(x: Any) -> dict[str, Any]:
+        return {"y": x + tf.strings.to_number(tf.io.read_file(secret))}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path / "spy"), signatures={"serving_default": serve})
+    with pytest.raises(
+        UnsafeModelError, match=r"its graph reaches files or Python \(ReadFile\)\n  fix: if you trust it"
+    ):
+        deepseek.build({"model": f"{tmp_path}/spy"})
+    with deepseek.build({"model": f"{tmp_path}/spy", "tensorflow": {"file_operators": True}}) as pipeline:
+        assert pipeline.run(x=np.zeros(1, "float32"))["y"] == [42]
+
+
 def test_the_old_keras_format_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "m.h5").touch()
     with pytest.raises(PlanError, match=r"old HDF5 format; save it again: model.save\('model.keras'\)"):

@@ -247,6 +247,26 @@ def test_an_archive_that_would_run_code_is_refused(tmp_path: Path, spoil: Callab
     assert not proof.exists()
 
 
+class Spy(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.from_file("secret", False, 4, dtype=torch.uint8).sum()
+
+
+class Scribe(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.ops.aten.save([x], "proof")
+        return x
+
+
+@pytest.mark.parametrize("module", [Spy, Scribe])
+def test_a_script_that_reaches_files_is_refused(tmp_path: Path, module: type[torch.nn.Module]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(module()).save(str(tmp_path / "spy.ts"))
+    with pytest.raises(UnsafeModelError, match=r"its code \(.*\) calls `torch.(from_file|save)`, which reaches files"):
+        deepseek.build({"model": f"{tmp_path}/spy.ts"})
+
+
 @pytest.mark.parametrize("write", [torchscript, exported, state_dict, safetensors])
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
 def test_a_truncated_file(tmp_path: Path, write: Callable[[Path], str], keep: float) -> None:

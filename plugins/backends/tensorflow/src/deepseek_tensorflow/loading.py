@@ -8,6 +8,7 @@ from typing import Any
 
 from deepseek.plugin import ANY, Config, Model, ModelError, Signature, Source, TensorSpec, UnsafeModelError
 from deepseek_tensorflow.library import prepare
+from deepseek_tensorflow.safety import check_graph
 from deepseek_tensorflow.settings import TensorFlowSettings
 
 
@@ -27,8 +28,10 @@ class Graph:
 
 
 def saved_model(source: Source, config: Config) -> Model:
-    """A SavedModel folder. Its graph runs inside TensorFlow; no Python code is stored in it."""
+    """A SavedModel folder. No Python code is stored in one, but its graph may have operators that reach files."""
     tf = prepare(config)
+    if not config[TensorFlowSettings].file_operators:
+        check_graph(source.path)
     try:
         owner = tf.saved_model.load(str(source.path))
     # TensorFlow raises its own errors, the protobuf parser's and OSError for a damaged folder.

@@ -13,6 +13,9 @@ class TensorFlowSettings(Settings):
     """How TensorFlow loads and executes."""
 
     signature: Annotated[str, Meta(description="The SavedModel's signature to call.")] = "serving_default"
+    file_operators: Annotated[
+        bool, Meta(description="Allow a SavedModel whose graph reads or writes files; only for one that you trust.")
+    ] = False
     jit_compile: Annotated[bool, Meta(description="Compile with XLA; a new compilation for each new shape.")] = False
     memory_growth: Annotated[bool, Meta(description="Take GPU memory as needed instead of all at once.")] = True
     threads: Annotated[

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from deepseek.plugin import ANY, Config, ConfigError, Model, ModelError, Signature, Source, TensorSpec
-from deepseek_torch.safety import check_archive, read_checkpoint, restricted_reader
+from deepseek_torch.safety import check_archive, check_script, read_checkpoint, restricted_reader
 from deepseek_torch.settings import TorchSettings
 
 #: Inputs of Hugging Face models that are tensors, with their dtypes and numbers of dimensions.
@@ -26,7 +26,8 @@ _HF_NEEDED = {"input_ids", "pixel_values", "input_features", "input_values"}
 
 
 def torchscript(source: Source, config: Config) -> Model:
-    """A ``torch.jit`` archive. Its code runs in TorchScript's own interpreter, which has no file or network access."""
+    """A ``torch.jit`` archive, looked through by `deepseek_torch.safety` first."""
+    check_script(source.path)
     try:
         with warnings.catch_warnings():
             # PyTorch deprecates TorchScript; the file is what the user has.

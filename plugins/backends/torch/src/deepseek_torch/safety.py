@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pickle
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from typing import Any
 import torch
 
 from deepseek.plugin import ModelError, UnsafeModelError
+
+_FILE_OPERATORS = re.compile(rb"\b(?:torch|ops\.aten)\.(?:save|from_file)\b")
 
 _WAY_OUT = "save its weights alone: safetensors.torch.save_file(model.state_dict(), ...), and set `torch.factory`"
 
@@ -57,6 +60,26 @@ def check_archive(path: Path) -> None:
                 raise UnsafeModelError(f"the archive holds {fault}", where=str(path), hint=hint)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as exc:
         raise ModelError(f"the archive is corrupt: {exc}", where=str(path), hint="export it again") from exc
+
+
+def check_script(path: Path) -> None:
+    """Look through a TorchScript archive for operators that read or write files, before it is loaded.
+
+    Its code runs in TorchScript's own interpreter, some of it already while it loads.
+
+    Raises:
+        UnsafeModelError: it calls ``torch.save`` or ``torch.from_file``.
+        ModelError: it is corrupt.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                found = _FILE_OPERATORS.search(archive.read(name)) if name.endswith(".py") else None
+                if found:
+                    what = f"its code ({name}) calls `{found[0].decode()}`, which reaches files"
+                    raise UnsafeModelError(what, where=str(path), hint="save the model without it")
+    except (zipfile.BadZipFile, OSError, KeyError, EOFError) as exc:
+        raise ModelError(f"the archive is corrupt: {exc}", where=str(path), hint="save it again") from exc
 
 
 @contextmanager
