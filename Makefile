@@ -29,7 +29,7 @@ test-all: $(STAMP)  ## every test
 	@$(BIN)/python examples/prepare.py
 	$(BIN)/python -m pytest $(WORKERS)
 
-lint: $(STAMP)   ## ruff, mypy --strict, import contracts, changelog fragments
+lint: $(STAMP)   ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/src plugins/codecs/src plugins/backends/onnxruntime/src plugins/backends/tensorflow/src plugins/backends/torch/src

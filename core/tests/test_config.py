@@ -103,10 +103,29 @@ def test_a_mapping_is_as_good_as_a_file() -> None:
         ("model: !!python/name:os.system x\n", "p.yaml:1:8"),
         ("model: ${NO_SUCH_VARIABLE}\n", "p.yaml:1:8: the environment variable NO_SUCH_VARIABLE is not set"),
         ("? [a, b]\n: c\n", "a key must be plain text"),
+        ("model: !!timestamp foo\n", "p.yaml:1:8: "),
+        ("model: !!bool foo\n", "p.yaml:1:8: "),
+        ("model: m\nacme: false\n", "p.yaml:2:7: `acme` must be `object` (got `false`)"),
+        ("model: m\nacme: {memory: 1e400B}\n", "`acme.memory` must be a size"),
+        ("[" * 200_000, "this is nested more than 50 deep"),
+        ("{a: " * 100_000, "this is nested more than 50 deep"),
+        ("- " * 200_000 + "a", "this is nested more than 50 deep"),
     ],
 )
 def test_a_mistake_names_place_key_and_way_out(tmp_path: Path, text: str, says: str) -> None:
     assert says in refused(tmp_path, text)
+
+
+def test_a_home_that_nobody_has(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="write the whole path"):
+        _ = read(tmp_path, "model: ~nosuchuser/x\n").model
+
+
+def test_paths_may_stand_in_a_mapping(tmp_path: Path) -> None:
+    for given in ({"model": tmp_path / "m.onnx"}, {"model": {"source": tmp_path / "m.onnx"}}):
+        assert settle(document.read(given), {}).model.source == tmp_path / "m.onnx"
+    with pytest.raises(ConfigError, match="a int is no pipeline configuration"):
+        document.read(5)  # type: ignore[arg-type]
 
 
 def test_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any
@@ -126,4 +127,62 @@ def test_close_finishes_what_is_queued_and_ends_the_thread() -> None:
     assert not any(thread.name == "deepseek-fifo" for thread in threading.enumerate())
     with pytest.raises(ClosedError):
         ask(fifo, 1)
+    fifo.close()
+
+
+def test_a_result_that_is_none_fails_its_request_alone() -> None:
+    class Nothing(EchoExecutor):
+        def run(self, inputs: Tensors, options: Options) -> Any:
+            return None if inputs["x"] == "bad" else dict(inputs)
+
+    fifo = Fifo(Nothing())
+    bad, good = ask(fifo, "bad"), ask(fifo, "good")
+    with pytest.raises(TypeError):
+        bad.future.result(10)
+    assert good.future.result(10) == {"x": "good"}
+    fifo.close()
+
+
+def test_close_waits_for_what_runs_on_callers_threads() -> None:
+    gate = Gate()
+    fifo = Fifo(EchoExecutor(work=gate))
+    ended = []
+    caller = threading.Thread(target=lambda: ended.append(fifo.run({"x": 1}, NO_OPTIONS)))
+    caller.start()
+    assert gate.arrived.wait(10)
+    closer = threading.Thread(target=lambda: (fifo.close(), ended.append("closed")))
+    closer.start()
+    # The closer is inside close() once new calls are refused.
+    with contextlib.suppress(ClosedError):
+        while True:
+            ask(fifo, 2).future.cancel()
+    assert ended == []
+    gate.open.set()
+    caller.join(10)
+    closer.join(10)
+    assert ended == [{"x": 1}, "closed"]
+
+
+def test_a_callback_may_close() -> None:
+    fifo = Fifo(EchoExecutor())
+    done = threading.Event()
+    gate = Gate()
+    fifo._execute = lambda inputs, options: (gate(inputs), dict(inputs))[1]
+    sink = ask(fifo, 1)
+    sink.future.add_done_callback(lambda future: (fifo.close(), done.set()))
+    gate.open.set()
+    assert done.wait(10)
+
+
+def test_a_limit_of_two_lets_two_in() -> None:
+    started = threading.Barrier(3)
+    executor = EchoExecutor(concurrency=2, work=lambda inputs: started.wait(10))
+    fifo = Fifo(executor)
+    callers = [threading.Thread(target=lambda: fifo.run({"x": 1}, NO_OPTIONS)) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    started.wait(10)
+    for caller in callers:
+        caller.join(10)
+    assert executor.most_at_once == 2
     fifo.close()

@@ -322,6 +322,52 @@ def test_the_systems_refusals_are_not_the_plugins_fault(
         build(model, acme)
 
 
+@pytest.mark.parametrize("where", ["load", "pass", "open", "wrap", "make", "code"])
+def test_a_record_that_gives_nothing_back_is_blamed_on_its_plugin(model: str, plug: Plug, where: str) -> None:
+    def when(name: str, good: Any) -> Any:
+        return (lambda *_: None) if where == name else good
+
+    acme = plug(
+        "acme",
+        load=lambda: Loader("l", "a", when("load", lambda: Model("a", None, X))),
+        optimize=lambda: Pass("p", Stage.REWRITE, frozenset("a"), when("pass", lambda m, f: m)),
+        execute=lambda: Engine("e", frozenset("a"), when("open", lambda m: EchoExecutor(X))),
+        schedule=lambda config: Policy("s", lambda executor: None) if where == "make" else None,  # type: ignore[arg-type,return-value]
+        codec=lambda: Coding("c", when("code", lambda s: "codec")),
+    )
+    wrap = plug("wrap", execute=lambda: Wrapper("w", when("wrap", lambda executor: executor)))
+    with pytest.raises(HookError, match=r"<(acme|wrap)> 0 gave nothing back when asked to"):
+        build(model, acme, wrap)
+
+
+def test_an_observer_that_raises_costs_nobody_an_answer(
+    model: str, plug: Plug, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Bad:
+        def batch(self, batch: Batch) -> None:
+            raise ValueError("oops")
+
+    acme = plug("acme", load=loads("a"), execute=runs("e", "a"), observe=lambda config: Bad())
+    with build(model, acme) as pipeline:
+        assert pipeline.run(x=np.zeros((1, 2), "float32"))["x"].shape == (1, 2)
+    assert "the observer" in caplog.text
+
+
+def test_not_a_number_must_stay_where_it_was(model: str, plug: Plug) -> None:
+    def engine(name: str, format_: str, value: float) -> ModuleType:
+        class Fixed(EchoExecutor):
+            def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+                return {"good": np.ones((2, 2)), "x": np.full((2, 2), value)}
+
+        return plug(name, execute=runs(name, format_, executor=lambda: Fixed(X)))
+
+    native = plug("loader", load=loads("a"), optimize=lambda: converts("ab", "a", "b"))
+    with pytest.raises(ModelError, match="the conversion changed where `x` is infinite or not a number"):
+        build(model, native, engine("one", "a", 1.0), engine("two", "b", np.nan), engine="two")
+    with build(model, native, engine("one", "a", np.nan), engine("two", "b", np.nan), engine="two") as pipeline:
+        assert "0.0e+00" in pipeline.steps[2].note
+
+
 def test_devices_come_from_plugins_and_are_named_when_absent(model: str, plug: Plug) -> None:
     card = Device("acme:0", "acme", 100, 50)
     acme = plug("acme", probe=lambda: [card], load=loads("a"), execute=runs("e", "a"))

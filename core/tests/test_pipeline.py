@@ -62,6 +62,14 @@ def test_what_does_not_fit_is_refused(pipeline: deepseek.Pipeline, tensors: dict
         assert says in str(caught.value)
 
 
+def test_inputs_come_one_way(pipeline: deepseek.Pipeline) -> None:
+    with pytest.raises(InputError, match="one mapping or as keywords, not both"):
+        pipeline.run({"x": X}, x=X)
+    for wrong in (X, [X], 5):
+        with pytest.raises(InputError, match=r"inputs are named tensors, not a .*\n  fix: write run\(name=array\)"):
+            pipeline.run(wrong)  # type: ignore[arg-type]
+
+
 def test_batches_must_agree() -> None:
     specs = (TensorSpec("a", "float32", (-1, 2)), TensorSpec("b", "int64", (-1,)))
     check = input_check(Signature(specs, (TensorSpec("c", "float32", (-1,)),)))

@@ -131,6 +131,17 @@ def test_two_owners_of_one_section_are_both_named(make: Make) -> None:
     assert list(registry(disable=["two"]).sections()) == ["shared", "fifo"]
 
 
+def test_the_kernels_own_keys_can_not_be_claimed(make: Make) -> None:
+    make("bad", "class S(Settings): pass\n@hookimpl\ndef sections(): return {'engine': S}\n")
+    with pytest.raises(PluginError, match="acme-bad 1.0 claims the section `engine`, which is the kernel's own"):
+        registry().sections()
+
+
+def test_a_plugin_that_exits_does_not_end_the_program(make: Make) -> None:
+    make("bad", "raise SystemExit(0)\n")
+    assert "can't be imported: SystemExit" in refused()
+
+
 def test_two_plugins_of_one_name_are_both_named(make: Make) -> None:
     make("one")
     make("one", dist="other-one", version="3")

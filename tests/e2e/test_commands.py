@@ -104,7 +104,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "unknown override": (lambda d: None, ["run", "p.yaml", "x.npy", "--set", "onnxruntime.thread=1"], 3, "--set onnxruntime.thread: `onnxruntime.thread` is not a known key\n  fix: did you mean `onnxruntime.threads`?"),
     "no such model": (lambda d: (d / "p.yaml").write_text("model: gone.onnx\n"), ["run", "p.yaml", "x.npy"], 8, "there is no model at"),
     "corrupt model": (lambda d: (d / "neg.onnx").write_bytes(b"garbage"), ["run", "p.yaml", "x.npy"], 9, "ONNX Runtime can't open this model"),
-    "unsafe model": (lambda d: subprocess.run([sys.executable, "-c", PICKLE], cwd=d, check=True), ["run", "p.yaml", "x.npy", "--set", "model=evil.pth", "--set", "torch.factory=torch:nn.Identity"], 3, "torch.factory"),
+    "unsafe model": (lambda d: subprocess.run([sys.executable, "-c", PICKLE], cwd=d, check=True), ["run", "p.yaml", "x.npy", "--set", "model=evil.pth", "--set", "torch.factory=torch.nn:Identity"], 10, "would import and call `torch.nn.modules.linear.Linear`"),
     "no such engine": (lambda d: None, ["run", "p.yaml", "x.npy", "--set", "engine=onyx"], 6, "there is no engine `onyx`"),
     "no such device": (lambda d: None, ["run", "p.yaml", "x.npy", "--set", "device=tpu:0"], 11, "there is no device `tpu:0`"),
     "no such input": (lambda d: None, ["run", "p.yaml", "gone.npy"], 13, "there is no file gone.npy"),
@@ -119,6 +119,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "full device": (lambda d: None, ["run", "p.yaml", "x.npy", "-o", "/dev/full"], 16, "/dev/full: the disk is full"),
     "no input": (lambda d: None, ["run", "p.yaml"], 2, "give at least one INPUT"),
     "no such command": (lambda d: None, ["rum"], 2, "No such command 'rum'"),
+    "taken plugin name": (lambda d: None, ["plugin", "new", "model"], 2, "`model` is taken"),
+    "plugin name that pip refuses": (lambda d: None, ["plugin", "new", "acme_"], 2, "end with none of _"),
     "bad plugin name": (lambda d: None, ["plugin", "new", "Bad-Name"], 2, "must start with a letter"),
     "plugin folder there": (lambda d: (d / "deepseek-acme").mkdir(), ["plugin", "new", "acme"], 16, "there is something already"),
 }  # fmt: skip
@@ -184,7 +186,10 @@ def test_a_full_disk_while_a_plugin_is_written(deepseek_: Deepseek, tmp_path: Pa
     assert os.listdir(tmp_path) == []
 
 
-def test_an_interrupt_leaves_nothing(pipeline: Path, deepseek_command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_leaves_nothing(
+    pipeline: Path, deepseek_command: list[str], tmp_path: Path, number: int, code: int
+) -> None:
     os.mkfifo(tmp_path / "never.json")
     before = set(os.listdir(tmp_path))
     arguments = [*deepseek_command, "run", "p.yaml", "x.npy", "never.json", "-o", "out.json", "-v"]
@@ -195,9 +200,9 @@ def test_an_interrupt_leaves_nothing(pipeline: Path, deepseek_command: list[str]
         assert process.poll() is None
     # Opening the pipe for reading has happened once this succeeds.
     with open(tmp_path / "never.json", "w"):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert set(os.listdir(tmp_path)) == before
 
@@ -217,6 +222,32 @@ def test_long_inputs_show_progress_in_a_terminal(pipeline: Path, deepseek_comman
     assert b"/5" in shown
     assert b"items" in shown
     assert len(json.loads((tmp_path / "out.json").read_text())) == 10
+
+
+def test_outputs_of_any_name_and_value(deepseek_: Deepseek, tmp_path: Path) -> None:
+    names = ["input", "file", "allow_pickle"]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in names]
+    nodes = [helper.make_node("Sqrt", ["x"], [name]) for name in names]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], outputs), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    (tmp_path / "p.yaml").write_text("model: m.onnx\n")
+    np.save(tmp_path / "x.npy", np.array([[-1, 0, 1, 4]], "float32"))
+    assert deepseek_("run", "p.yaml", "x.npy", "-o", "out.npz").returncode == 0
+    found = np.load(tmp_path / "out.npz")
+    assert found["_input"].tolist() == ["x.npy"]
+    assert np.array_equal(found["file"], [[np.nan, 0, 1, 2]], equal_nan=True)
+    assert rows(deepseek_("run", "p.yaml", "x.npy", "--json")) == [
+        {"_input": "x.npy", **{name: [None, 0, 1, 2] for name in names}}
+    ]
+
+
+def test_nothing_on_standard_input(pipeline: Path, deepseek_: Deepseek) -> None:
+    done = deepseek_("run", pipeline, "-", input="")
+    assert done.returncode == 12
+    assert "standard input holds no item" in done.stderr
 
 
 def test_standard_output_on_a_full_disk(pipeline: Path, deepseek_command: list[str], tmp_path: Path) -> None:
@@ -289,6 +320,8 @@ PLUGIN_FAULTS = {
     "two claim one section": ({"one": SECTION, "two": SECTION}, 4, "`shared` is claimed by acme-one 1 and acme-two 1"),
     "raises in a hook": ({"bad": "@hookimpl\ndef probe(config): 1 / 0\n"}, 5, "acme-bad 1 raised in its hook `probe`: ZeroDivisionError"),
     "raises in a record": ({"bad": "@hookimpl\ndef execute(): return Wrapper('w', lambda e: 1 / 0)\n"}, 5, "acme-bad 1 raised while it did its part of the build (wrap w): ZeroDivisionError"),
+    "exits in a hook": ({"bad": "@hookimpl\ndef probe(config): raise SystemExit(0)\n"}, 5, "acme-bad 1 raised in its hook `probe`: SystemExit"),
+    "exits when imported": ({"bad": "raise SystemExit(0)\n"}, 4, "acme-bad 1 (plugin `bad`) can't be imported: SystemExit"),
     "misspells a hook": ({"bad": "@hookimpl\ndef lode(source): ...\n"}, 4, "implements `lode`, which is not a hook"),
     "can't be imported": ({"bad": "import nothing_here\n"}, 4, "acme-bad 1 (plugin `bad`) can't be imported"),
 }  # fmt: skip

@@ -119,12 +119,12 @@ class Config:
         """The model's settings, the shorthand unfolded."""
         model = self.kernel.model
         if isinstance(model, str):
-            return ModelSettings(source=self.document.base / Path(model).expanduser())
+            return ModelSettings(source=self.document.path(model))
         return model
 
     def resolve(self, path: str) -> Path:
         """A path as the file means it: relative to the file's own folder."""
-        return self.document.base / Path(path).expanduser()
+        return self.document.path(path)
 
     def error(self, key: str, problem: str, *, hint: str = "") -> ConfigError:
         """A ConfigError that points at a dotted key of this document."""
@@ -148,7 +148,9 @@ def settle(document: Document, sections: Mapping[str, type[Settings]]) -> Config
             raise _unknown(document, (key,), [*own, *sections])
     mine = {key: value for key, value in document.data.items() if key in own}
     kernel = convert(document, (), mine, KernelSettings)
-    settled = {name: convert(document, (name,), document.data.get(name) or {}, kind) for name, kind in sections.items()}
+    # A section that is named and left empty (`fifo:`) is there with its defaults.
+    given = {name: {} if document.data.get(name) is None else document.data[name] for name in sections}
+    settled = {name: convert(document, (name,), given[name], kind) for name, kind in sections.items()}
     return Config(kernel, settled, document)
 
 
@@ -210,9 +212,9 @@ def _unknown(document: Document, key: Key, known: typing.Iterable[str]) -> Confi
 def _leaf(document: Document, key: Key, value: object, kind: Any) -> object:
     def custom(wanted: type, raw: object) -> object:
         if wanted is Path:
-            if not isinstance(raw, str):
+            if not isinstance(raw, str) or "\0" in raw:
                 raise ValueError("must be a path")
-            return document.base / Path(raw).expanduser()
+            return document.path(raw)
         if issubclass(wanted, Duration | Size | Percent):
             try:
                 return wanted.parse(raw)

@@ -44,7 +44,7 @@ def cpu(root: Path = _CGROUP, cpuinfo: Path = Path("/proc/cpuinfo")) -> Device:
     return Device("cpu", "cpu", int(total), int(available), facts)
 
 
-def choose(name: str, devices: Sequence[Device]) -> Device:
+def choose(name: str, devices: Sequence[Device], where: str = "") -> Device:
     """The device of that name.
 
     Raises:
@@ -55,7 +55,7 @@ def choose(name: str, devices: Sequence[Device]) -> Device:
             return device
     found = ", ".join(dict.fromkeys(device.name for device in devices))
     hint = f"found: {found}; is the plugin for that hardware installed, and an engine built for it?"
-    raise DeviceError(f"there is no device `{name}` on this machine", hint=hint)
+    raise DeviceError(f"there is no device `{name}` on this machine", where=where, hint=hint)
 
 
 def resident_bytes() -> int:

@@ -36,6 +36,13 @@ class Document(msgspec.Struct):
             key = key[:-1]
         return self.marks.get(key, self.name)
 
+    def path(self, text: str) -> Path:
+        """A path as the document means it: relative to its folder, ``~`` the user's home."""
+        try:
+            return self.base / Path(text).expanduser()
+        except RuntimeError as exc:
+            raise ConfigError(f"`{text}`: {exc}", where=self.name, hint="write the whole path") from exc
+
 
 def dotted(key: Key) -> str:
     """A path as a reader writes it: ``inputs.image.mean[2]``."""
@@ -57,17 +64,27 @@ def read(source: str | Path | Mapping[str, object], overrides: Sequence[str] = (
     """
     if isinstance(source, Mapping):
         document = Document(_plain(source), "<dict>", Path.cwd())
-    else:
+    elif isinstance(source, str | Path):
         document = _read_file(Path(source))
+    else:
+        hint = "give the path of a YAML file, or a mapping"
+        raise ConfigError(f"a {type(source).__name__} is no pipeline configuration", hint=hint)
     for override in overrides:
         _override(document, override)
     return document
 
 
 def _plain(value: Mapping[str, object]) -> dict[str, object]:
-    """Own copies of the containers, so that overrides never reach back into the caller's."""
-    return {k: _plain(v) if isinstance(v, Mapping) else list(v) if isinstance(v, list | tuple) else v
-            for k, v in value.items()}  # fmt: skip
+    """Own copies of the containers, so that overrides never reach back into the caller's; paths as text."""
+
+    def copy(item: object) -> object:
+        if isinstance(item, Mapping):
+            return _plain(item)
+        if isinstance(item, list | tuple):
+            return [copy(one) for one in item]
+        return str(item) if isinstance(item, Path) else item
+
+    return {str(key): copy(item) for key, item in value.items()}
 
 
 def _read_file(path: Path) -> Document:
@@ -77,7 +94,7 @@ def _read_file(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError("there is no such pipeline file", where=str(path), hint=_siblings(path)) from None
-    except (OSError, UnicodeDecodeError) as exc:
+    except (OSError, ValueError) as exc:
         raise ConfigError(f"the pipeline file can't be read ({exc})", where=str(path)) from exc
     document = Document({}, str(path), path.resolve().parent)
     data = parse(document, text, str(path))

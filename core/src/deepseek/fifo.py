@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Annotated, Any
 
@@ -46,9 +46,7 @@ class Fifo:
         self._execute = executor.run
         self._max_queue = max_queue
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
-        self._gate: AbstractContextManager[Any] = (
-            threading.BoundedSemaphore(executor.concurrency) if executor.concurrency else nullcontext()
-        )
+        self._gate = Gate(executor.concurrency)
         self._lock = threading.Lock()
         self._worker: threading.Thread | None = None
         self._closed = False
@@ -73,14 +71,16 @@ class Fifo:
             self._queue.put(request)
 
     def close(self) -> None:
-        """Finish what is queued, then end the worker."""
+        """Finish what is queued and what runs on callers' threads, then end the worker."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             self._queue.put(None)
-        if self._worker is not None:
+        # A future's callback may close the pipeline; the worker ends by itself then.
+        if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join()
+        self._gate.close()
 
     def _work(self) -> None:
         while (request := self._queue.get()) is not None:
@@ -91,12 +91,54 @@ class Fifo:
 
     def _answer(self, request: Request) -> None:
         try:
-            result = self.run(request.inputs, request.options)
+            request.sink.put(self.run(request.inputs, request.options), last=True)
         # Whatever goes wrong belongs to this request, and must not end the thread that others wait for.
         except BaseException as exc:
-            request.sink.fail(exc)
-        else:
-            request.sink.put(result, last=True)
+            with suppress(Exception):
+                request.sink.fail(exc)
+
+
+class Gate:
+    """Counts calls under way: admits up to a limit at once, and none once it is closed.
+
+    Args:
+        limit: how many; 0: any number.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._waiting = 0
+        self._open = True
+        self._changed = threading.Condition(threading.Lock())
+
+    def __enter__(self) -> None:
+        with self._changed:
+            while self._limit and self._inside >= self._limit and self._open:
+                self._wait()
+            if not self._open:
+                raise ClosedError("the pipeline is closed")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            # Nobody waits as a rule; a notification for nobody would cost more than the rest.
+            if self._waiting:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Admit nobody any more, and wait for those inside."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+            while self._inside:
+                self._wait()
+
+    def _wait(self) -> None:
+        self._waiting += 1
+        self._changed.wait()
+        self._waiting -= 1
 
 
 def _in_time(options: Options) -> None:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from deepseek import devices, document, verify
 from deepseek.config import Config, first_look, settle
 from deepseek.errors import (
+    HookError,
     ModelNotFoundError,
     OutOfMemoryError,
     PlanError,
@@ -67,7 +68,7 @@ def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plug
     """
     config, registry = configure(configuration, overrides, plugins)
     found = (devices.cpu(), *(d for answer in registry.ask("probe", config=config) for d in answer.value))
-    device = devices.choose(config.kernel.device, found)
+    device = devices.choose(config.kernel.device, found, config.document.where(("device",)))
     source = _source(config)
     question = {"source": source, "device": device, "config": config}
 
@@ -148,10 +149,14 @@ class _Workbench:
         """The work of one plugin; the machine's troubles become errors with a way out."""
         try:
             with self._registry.blamed(plugin, f"while it did its part of the build ({name})"):
-                return work()
+                result = work()
         except MemoryError as exc:
             hint = "use a smaller model, a smaller dtype, or a machine with more memory"
             raise OutOfMemoryError(f"there is not enough memory to {name}", hint=hint) from exc
+        if result is None:
+            who = self._registry.describe(plugin)
+            raise HookError(f"{who} gave nothing back when asked to {name}", hint="report it to the plugin's author")
+        return result
 
     def step(self, name: str, plugin: str, work: Callable[[], T]) -> T:
         """The same, with its time and the growth of resident memory noted."""
@@ -193,13 +198,26 @@ def _fits(plan: Plan) -> None:
 def _source(config: Config) -> Source:
     model = config.model
     path = model.source
-    if not path.exists():
-        names = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else []
+    if not _exists(path):
+        names = (
+            sorted(item.name for item in path.parent.iterdir()) if _exists(path.parent) and path.parent.is_dir() else []
+        )
         near = f"{path.parent} holds {', '.join(names[:8])}" if names else f"there is no folder {path.parent}"
         where = config.document.where(("model", "source"))
         raise ModelNotFoundError(f"there is no model at {path}", where=where, hint=near)
+    if not (path.is_file() or path.is_dir()) or path == config.document.base:
+        where = config.document.where(("model", "source"))
+        raise ModelNotFoundError(f"{path} is no model", where=where, hint="name the model's file or its own folder")
     inputs = tuple(tensor.spec(name) for name, tensor in model.inputs.items())
     return Source(path.resolve(), inputs, tuple(TensorSpec(name) for name in model.outputs))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # The name is too long to be one.
+        return False
 
 
 def _first(answers: Iterable[Answer], kind: type) -> Answer | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from deepseek.protocols import Executor, Observer
 from deepseek.types import Batch, Options, Tensors
+
+logger = logging.getLogger("deepseek")
 
 
 class Observed:
@@ -33,7 +36,15 @@ class Observed:
             rows = int(next(iter(inputs.values())).shape[0]) if self._batched and inputs else 1
             batch = Batch(rows, (options,), self._device, time.perf_counter() - start, error)
             for observe in self._observers:
-                observe(batch)
+                _tell(observe, batch)
 
     def close(self) -> None:
         """Nothing of its own to close."""
+
+
+def _tell(observe: Callable[[Batch], None], batch: Batch) -> None:
+    try:
+        observe(batch)
+    # An observer's fault must not cost anybody an answer.
+    except Exception:
+        logger.exception("the observer %r raised; the request is answered all the same", observe)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from deepseek.checks import input_check
-from deepseek.errors import ClosedError, PlanError
+from deepseek.errors import ClosedError, InputError, PlanError
 from deepseek.plan import Plan
 from deepseek.protocols import Codec, Request, Scheduler
 from deepseek.types import NO_OPTIONS, Options, Record, Signature, Tensors
@@ -81,7 +81,7 @@ class Pipeline:
             >>> pipeline.run(x=array)                       # doctest: +SKIP
             >>> pipeline.run({"input:0": array})            # doctest: +SKIP
         """
-        given = tensors if inputs is None else inputs
+        given = tensors if inputs is None else _either(inputs, tensors)
         self._check(given)
         return self._run(given, options)
 
@@ -99,7 +99,7 @@ class Pipeline:
             >>> futures = [pipeline.submit(x=array) for array in arrays]        # doctest: +SKIP
             >>> results = [future.result() for future in futures]               # doctest: +SKIP
         """
-        given = tensors if inputs is None else inputs
+        given = tensors if inputs is None else _either(inputs, tensors)
         self._check(given)
         sink = FutureSink()
         self._scheduler.submit(Request(given, options, sink))
@@ -169,6 +169,15 @@ class Pipeline:
         inputs = ", ".join(map(str, self.signature.inputs))
         outputs = ", ".join(map(str, self.signature.outputs))
         return f"<Pipeline {self.plan.engine.name} on {self.plan.device.name}: ({inputs}) -> ({outputs})>"
+
+
+def _either(inputs: Tensors, tensors: Mapping[str, Any]) -> Tensors:
+    if tensors:
+        raise InputError("give the inputs as one mapping or as keywords, not both")
+    if not isinstance(inputs, Mapping):
+        hint = "write run(name=array) or run({'name': array})"
+        raise InputError(f"inputs are named tensors, not a {type(inputs).__name__}", hint=hint)
+    return inputs
 
 
 class FutureSink:

@@ -96,7 +96,11 @@ def select(found: Iterable[Plugin], version: str, settings: PluginSettings) -> l
         PluginError: a plugin that is asked for is not installed, or not written yet.
     """
     plugins = list(found)
-    names = {plugin.name for plugin in plugins}
+    names: set[str] = set()
+    for plugin in plugins:
+        if plugin.name in names | {"fifo"}:
+            raise PluginError(f"two plugins are named `{plugin.name}`", hint="give the modules different names")
+        names.add(plugin.name)
     wanted = set(members(version)) | set(settings.enable) if version else names
     _all_known(names, version, settings)
     selected = []

@@ -14,6 +14,7 @@ from deepseek.errors import ConfigError
 
 #: Anchors can make a small file unfold into a huge one; no honest pipeline comes near this.
 MAX_NODES = 20_000
+MAX_DEPTH = 50
 
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -31,6 +32,7 @@ class Reader:
     def text(self, text: str) -> object:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
+            self.check_depth(yaml.parse(text, Loader=loader))
             node = yaml.compose(text, Loader=loader)
             return None if node is None else self.build(node, ())
         except yaml.MarkedYAMLError as exc:
@@ -41,6 +43,15 @@ class Reader:
             raise ConfigError(f"this is not valid YAML: {exc}", where=self.name) from exc
         except RecursionError:
             raise ConfigError("this is nested too deeply", where=self.name) from None
+
+    def check_depth(self, events: Any) -> None:
+        """Refuse deep nesting before it is composed: the composer is recursive, and in C has no limit of its own."""
+        depth = 0
+        for event in events:
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                where = f"{self.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+                raise ConfigError(f"this is nested more than {MAX_DEPTH} deep", where=where)
 
     def build(self, node: Node, key: Key) -> object:
         where = f"{self.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
@@ -83,9 +94,11 @@ class Reader:
                 node.tag = self.resolver.resolve(ScalarNode, node.value, (True, False))
         try:
             return self.constructor.construct_object(node)
-        except yaml.constructor.ConstructorError as exc:
+        # `!!timestamp foo` and the like fail inside the constructor in ways of their own.
+        except (yaml.constructor.ConstructorError, ValueError, KeyError, AttributeError, TypeError) as exc:
             hint = "tags such as !!python/object are never executed; write plain values"
-            raise ConfigError(f"{exc.problem}", where=where, hint=hint) from exc
+            problem = getattr(exc, "problem", None) or f"`{node.value}` is not a value of the kind `{node.tag}`"
+            raise ConfigError(problem, where=where, hint=hint) from exc
 
 
 def _variable(match: re.Match[str], where: str) -> str:

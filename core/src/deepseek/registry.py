@@ -14,7 +14,7 @@ import pluggy
 from msgspec.structs import replace
 
 from deepseek import fifo, hookspecs
-from deepseek.config import Settings
+from deepseek.config import KernelSettings, Settings
 from deepseek.errors import DeepSeekError, HookError, ModelError, PluginError
 from deepseek.files import disk_full, is_full
 from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Wrapper
@@ -80,11 +80,15 @@ class Registry:
             for name, kind in answer.value.items():
                 if name in owners:
                     raise self._conflict(name, owners[name], answer.plugin)
+                if name in KernelSettings.__struct_fields__:
+                    what = f"{self.describe(answer.plugin)} claims the section `{name}`, which is the kernel's own"
+                    raise PluginError(what, hint="the plugin's author must choose another name")
                 owners[name], result[name] = answer.plugin, kind
         return result
 
     def _conflict(self, section: str, first: str, second: str) -> PluginError:
-        hint = f"disable one under `plugins.disable`: {first} or {second}"
+        theirs = [name for name in (first, second) if name in self._by_name]
+        hint = f"disable one under `plugins.disable`: {' or '.join(theirs)}"
         what = f"the section `{section}` is claimed by {self.describe(first)} and {self.describe(second)}"
         return PluginError(what, hint=hint)
 
@@ -134,7 +138,8 @@ class Registry:
             if is_full(exc):
                 raise disk_full(exc.filename or doing) from exc
             raise ModelError(f"can't read it: {exc.strerror or exc}", where=str(exc.filename or doing)) from exc
-        except Exception as exc:
+        # A plugin's sys.exit() is no way to end the program either.
+        except (Exception, SystemExit) as exc:
             what = f"{self.describe(plugin)} raised {doing}: {type(exc).__name__}: {exc}"
             hint = f"report it to the plugin's author, or disable it: plugins: {{disable: [{plugin}]}}"
             raise HookError(what, hint=hint) from exc
@@ -147,7 +152,7 @@ class Registry:
 def _import(plugin: Plugin) -> ModuleType:
     try:
         return importlib.import_module(plugin.target)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         hint = f"reinstall it (pip install --force-reinstall {plugin.distribution}), or list `{plugin.name}` under "
         what = f"{plugin} (plugin `{plugin.name}`) can't be imported: {type(exc).__name__}: {exc}"
         raise PluginError(what, hint=hint + "`plugins.disable` or `plugins.optional`") from exc

@@ -10,7 +10,7 @@ _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµ
 
 def _split(text: str) -> tuple[float, str]:
     match = _NUMBER.match(text)
-    if match is None:
+    if match is None or float(match[1]) == float("inf"):
         raise ValueError(text)
     return float(match[1]), match[2]
 

@@ -68,6 +68,11 @@ def _distance(name: str, wanted: Any, got: Any) -> float:
     if wanted.shape != got.shape:
         raise ModelError(f"the conversion changed the shape of `{name}` from {wanted.shape} to {got.shape}")
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
+    # What is not finite has no distance: it must be the same in both.
+    finite = np.isfinite(wanted)
+    if not np.array_equal(wanted[~finite], got[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
+        raise ModelError(f"the conversion changed where `{name}` is infinite or not a number")
+    wanted, got = wanted[finite], got[finite]
     scale = float(np.abs(wanted).max(initial=0.0)) or 1.0
     return float(np.abs(wanted - got).max(initial=0.0)) / scale
 

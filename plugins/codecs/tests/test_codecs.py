@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from pathlib import Path
@@ -106,6 +107,66 @@ def test_what_is_no_picture(tmp_path: Path, content: bytes) -> None:
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
     with pytest.raises(InputError, match=r"has 20 x 12 pixels, more than allowed\n  fix: .*inputs.image.max_pixels"):
         ImageCoder(ImageSettings(max_pixels=200)).encode(jpeg())
+
+
+def test_a_thin_picture_is_not_blown_up() -> None:
+    thin = np.zeros((6000, 1, 3), np.uint8)
+    with pytest.raises(InputError, match="of 1 x 6000 pixels would become 256 x 1536000"):
+        ImageCoder(ImageSettings(resize=256, crop=224)).encode(jpeg(thin))
+
+
+def test_sixteen_bits_of_grey_are_scaled() -> None:
+    grey = np.linspace(0, 255, 240).reshape(12, 20).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(grey.astype(np.uint16) * 257).save(file, "PNG")
+    assert np.abs(ImageCoder(ImageSettings()).encode(file.getvalue())[0, 0] - grey).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((9, 9, 1), np.uint8), np.zeros((9, 9, 5), np.uint8), np.zeros((0, 0, 3), np.uint8), None, object(), [1]],
+)
+def test_what_is_no_picture_in_memory(pixels: Any) -> None:
+    with build(IMAGE, inputs={"image": {"crop": 8}}) as pipeline, pytest.raises(InputError):
+        pipeline.predict(pixels)
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ({"mean": [1, 2]}, "inputs.image.mean"),
+        ({"std": 0}, "inputs.image.std"),
+        ({"scale": 0}, "inputs.image.scale"),
+        ({"resize": 4, "crop": 8}, "inputs.image.crop"),
+    ],
+)
+def test_settings_that_make_no_picture(tmp_path: Path, image: dict[str, Any], says: str) -> None:
+    (tmp_path / "p.yaml").write_text(json.dumps({"model": fakes.model_file(IMAGE), "inputs": {"image": image}}))
+    with pytest.raises(ConfigError, match=rf"p.yaml:1:\d+: `{says}` must"):
+        deepseek.build(tmp_path / "p.yaml", plugins=[fakes])
+
+
+def test_no_rows_have_no_classes() -> None:
+    with build(outputs={"classes": {}}) as pipeline:
+        assert pipeline.predict({"x": np.zeros((0, 4), "float32")}) == []
+
+
+def test_damaged_and_strange_archives(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", x=np.random.default_rng(0).standard_normal((50, 4)).astype("float32"))
+    whole = (tmp_path / "a.npz").read_bytes()
+    with build() as pipeline:
+        for offset in range(0, len(whole), 11):
+            spoilt = bytearray(whole)
+            spoilt[offset] ^= 0xFF
+            (tmp_path / "a.npz").write_bytes(spoilt)
+            # Either it still reads, or the error is the input's.
+            with contextlib.suppress(InputError):
+                items(pipeline, tmp_path / "a.npz")
+
+
+def test_text_that_begins_like_a_bitmap(tmp_path: Path) -> None:
+    with build(IDS, inputs={"text": {"tokenizer": tokenizer(tmp_path)}}) as pipeline:
+        assert len(list(pipeline.codec.read(None, b"BMW is a car maker\n"))) == 1
 
 
 def test_every_form_of_a_picture_gives_the_same_tensor(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -51,7 +52,10 @@ class Verbs(click.Group):
         plugins = discover()
         # One broken plugin must not take `deepseek --help` away: every one is optional here.
         registry = Registry(plugins, optional=[plugin.name for plugin in plugins])
-        registry.ask("commands", app=self)
+        try:
+            registry.ask("commands", app=self)
+        except DeepSeekError as error:
+            print(f"warning: {error}", file=sys.stderr)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,6 +69,8 @@ def app(context: click.Context, debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script: runs, reports errors in one way, and exits."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(arguments)
@@ -81,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
+    output = sys.stdout
     try:
         result: Any = app(arguments, standalone_mode=False)
         # A full disk shows only now when standard output is a file.
@@ -91,7 +98,9 @@ def _run(arguments: list[str] | None) -> int:
     except click.exceptions.Abort:
         return EXIT_INTERRUPTED
     except SystemExit:
-        # click's answer to a reader that has gone (`deepseek ... | head`); nothing is wrong.
+        if sys.stdout is output:
+            raise
+        # click puts another one in its place, and exits, when the reader has gone (`deepseek ... | head`).
         _discard_output()
         return 0
     return result if isinstance(result, int) else 0
@@ -113,6 +122,11 @@ def _fault(error: Exception) -> int:
         return 15
     print(f"error: internal: {type(error).__name__}: {error}\n  fix: report it; --debug shows where", file=sys.stderr)
     return EXIT_BUG
+
+
+def _terminate(number: int, frame: object) -> None:
+    """End in order, so that what is half done is undone: exit code 128 + the signal's number, as a shell has it."""
+    raise SystemExit(128 + number)
 
 
 def _discard_output() -> None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deepseek.config import KernelSettings
 from deepseek.errors import OutputError
 from deepseek.files import output_errors
 from deepseek.plugins import discover
+from deepseek.registry import Registry
 from deepseek.versions import API
 
 if TYPE_CHECKING:
@@ -30,10 +32,13 @@ def plugin() -> None:
 @click.option("--into", type=click.Path(path_type=Path), default=Path(), help="Parent folder; default: here.")
 def new(name: str, into: Path) -> None:
     """Write a working plugin distribution called NAME: package, hooks, settings, tests, README."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise click.UsageError(f"`{name}` must start with a letter and hold only a-z, 0-9 and _")
-    if name in {found.name for found in discover()}:
-        raise click.UsageError(f"a plugin `{name}` is installed already; choose another name")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        raise click.UsageError(f"`{name}` must start with a letter, end with none of _, and hold only a-z, 0-9 and _")
+    plugins = discover()
+    registry = Registry(plugins, optional=[found.name for found in plugins])
+    taken = {found.name for found in plugins} | set(registry.sections()) | set(KernelSettings.__struct_fields__)
+    if name in taken:
+        raise click.UsageError(f"`{name}` is taken: by a plugin, a section or a key of the kernel; choose another name")
     target = into / f"deepseek-{name.replace('_', '-')}"
     write(name, target)
     print(f"wrote {target}\n\nnext:\n  pip install -e '{target}[test]'\n  pytest {target}\n  deepseek plugins")

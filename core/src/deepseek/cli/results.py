@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
+
+import msgspec
 
 from deepseek.cli.tables import print_table
 from deepseek.errors import OutputError
@@ -50,7 +52,7 @@ def _to_file(suffix: str, scratch: Path) -> Iterator[Results]:
     elif suffix == ".json":
         everything = Everything()
         yield everything
-        scratch.write_text(json.dumps(everything.items, default=_plain, ensure_ascii=False, indent=1), encoding="utf-8")
+        scratch.write_bytes(msgspec.json.format(to_json(everything.items), indent=1))
     else:
         with scratch.open("w", encoding="utf-8") as file:
             yield JsonLines(file)
@@ -81,7 +83,8 @@ class JsonLines:
     def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
         with output_errors(getattr(self._file, "name", "standard output")):
             for answer in answers:
-                self._file.write(json.dumps({"input": label, **answer}, default=_plain, ensure_ascii=False) + "\n")
+                self._file.write(to_json(labelled(label, answer)).decode() + "\n")
+            self._file.flush()
 
 
 class Everything:
@@ -91,7 +94,7 @@ class Everything:
         self.items: list[dict[str, Any]] = []
 
     def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
-        self.items += [{"input": label, **answer} for answer in answers]
+        self.items += [labelled(label, answer) for answer in answers]
 
 
 class Tensors:
@@ -114,12 +117,34 @@ class Tensors:
         except ValueError as exc:
             hint = "write .json instead"
             raise OutputError(f"the outputs differ in shape and can't stand in one array: {exc}", hint=hint) from exc
-        with path.open("wb") as file:
-            np.savez(file, allow_pickle=False, input=np.asarray(self._labels), **columns)
+        columns = labelled(np.asarray(self._labels), columns)
+        # Not numpy.savez, whose own parameters are names that an output can't have.
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, values in columns.items():
+                # Text is stored as text: objects would have to be pickled.
+                plain = values.astype(str) if values.dtype.kind == "O" else values
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, plain, allow_pickle=False)
+
+
+def labelled(label: Any, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer with the item's label before it, as ``input`` (``_input`` where an output has that name)."""
+    return {"_input" if "input" in answer else "input": label, **answer}
+
+
+def to_json(value: Any) -> bytes:
+    """JSON: arrays as nested lists, bytes as text, and null for what is infinite or not a number."""
+    return msgspec.json.encode(value, enc_hook=_plain)
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist()
+    return _text(value.tolist())
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _brief(value: Any) -> str:

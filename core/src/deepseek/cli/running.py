@@ -59,16 +59,20 @@ def run(
             for done, path in enumerate(paths):
                 tell(done)
                 failed += _one(built, path, results, keep_going, tell)
+            tell(len(paths))
     return InputError.exit_code if failed else 0
 
 
 def _one(pipeline: Pipeline, path: Path | None, results: Any, keep_going: bool, tell: Tell) -> int:
     """Answer every item of one file; 1 when it failed and that is to be passed over."""
     try:
+        label = ""
         for label, tensors in pipeline.codec.read(path, None if path else sys.stdin.buffer.read()):
             outputs = pipeline.run(tensors)
             results.add(label, outputs, pipeline.codec.decode(outputs))
             tell(None)
+        if not label:
+            raise InputError(f"{path or 'standard input'} holds no item")
     except DeepSeekError as error:
         if not keep_going:
             raise

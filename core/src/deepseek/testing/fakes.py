@@ -29,6 +29,9 @@ from deepseek.plugin import (
 
 __all__ = ["EchoExecutor", "FutureSink", "execute", "load", "model_file"]
 
+#: Removed when the process ends.
+_folders: list[tempfile.TemporaryDirectory[str]] = []
+
 DEFAULT: Mapping[str, Mapping[str, Any]] = {"x": {"dtype": "float32", "shape": [-1, 4]}}
 
 
@@ -77,9 +80,12 @@ def model_file(tensors: Mapping[str, Mapping[str, Any]] = DEFAULT, folder: Path 
 
     Args:
         tensors: name to ``{"dtype", "shape"}``, inputs and outputs alike.
-        folder: where to put it; omitted: a temporary folder.
+        folder: where to put it; omitted: a temporary folder that goes with the process.
     """
-    path = (folder or Path(tempfile.mkdtemp(prefix="deepseek-fake-"))) / "model.fake"
+    if folder is None:
+        _folders.append(tempfile.TemporaryDirectory(prefix="deepseek-fake-"))
+        folder = Path(_folders[-1].name)
+    path = folder / "model.fake"
     path.write_text(json.dumps(tensors))
     return str(path)
 

@@ -15,7 +15,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import deepseek
-from deepseek.errors import DeviceError, ExecutionError, InputError, MissingLibraryError, ModelError, UnsafeModelError
+from deepseek.errors import (
+    DeviceError,
+    ExecutionError,
+    InputError,
+    MissingLibraryError,
+    ModelError,
+    OutputError,
+    UnsafeModelError,
+)
 from deepseek.testing.contract import PluginContract
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 10
@@ -47,7 +55,16 @@ class TestContract(PluginContract):
     ]
 
     def configuration(self, folder: Path) -> dict[str, Any]:
-        return {"model": matmul(folder)}
+        # 14 MB of weights, so that a session that is kept shows in the resident memory.
+        random = np.random.default_rng(0)
+        shapes = {"a": (4, 500_000), "b": (500_000, 3)}
+        weights = [
+            numpy_helper.from_array(random.standard_normal(shape, "float32") / 700, name)
+            for name, shape in shapes.items()
+        ]
+        nodes = [helper.make_node("MatMul", ["x", "a"], ["z"]), helper.make_node("MatMul", ["z", "b"], ["y"])]
+        x, y = info("x", TensorProto.FLOAT, "batch", 4), info("y", TensorProto.FLOAT, "batch", 3)
+        return {"model": save(folder / "wide.onnx", nodes, [x], [y], weights)}
 
 
 def test_equals_the_bare_session(tmp_path: Path) -> None:
@@ -158,6 +175,39 @@ def test_external_data_beside_the_model_is_read(tmp_path: Path) -> None:
     path = matmul(tmp_path, external("w.bin"))
     with deepseek.build({"model": path}) as pipeline:
         assert np.allclose(pipeline.run(x=np.ones((1, 4), "float32"))["y"], np.tanh(WEIGHTS.sum(0)))
+
+
+def test_the_kept_model_is_made_anew_when_external_weights_change(tmp_path: Path) -> None:
+    WEIGHTS.tofile(tmp_path / "w.bin")
+    config = {
+        "model": matmul(tmp_path, external("w.bin")),
+        "onnxruntime": {"optimized_model": str(tmp_path / "fast.onnx")},
+    }
+    x = np.ones((1, 4), "float32")
+    with deepseek.build(config) as pipeline:
+        assert np.allclose(pipeline.run(x=x)["y"], np.tanh(WEIGHTS.sum(0)))
+    (WEIGHTS / 2).tofile(tmp_path / "w.bin")
+    with deepseek.build(config) as pipeline:
+        assert np.allclose(pipeline.run(x=x)["y"], np.tanh(WEIGHTS.sum(0) / 2))
+
+
+def test_the_kept_model_never_overwrites_the_model(tmp_path: Path) -> None:
+    path = matmul(tmp_path)
+    before = Path(path).read_bytes()
+    with pytest.raises(OutputError, match="would overwrite the model"):
+        deepseek.build({"model": path, "onnxruntime": {"optimized_model": path}})
+    assert Path(path).read_bytes() == before
+
+
+def test_operators_that_no_named_provider_has_are_an_error(tmp_path: Path) -> None:
+    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this build has no provider that runs nothing")
+    config = {"model": matmul(tmp_path), "onnxruntime": {"providers": ["AzureExecutionProvider"]}}
+    with pytest.raises(ModelError, match="some of its operators are not in the providers named"):
+        deepseek.build(config)
+    config["onnxruntime"] = {"providers": ["AzureExecutionProvider", "CPUExecutionProvider"]}
+    with deepseek.build(config) as pipeline:
+        assert pipeline.run(x=np.ones((1, 4), "float32"))["y"].shape == (1, 3)
 
 
 @pytest.mark.parametrize("how", ["up", "absolute", "link"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,7 +63,10 @@ class TestContract(PluginContract):
     ]
 
     def configuration(self, folder: Path) -> dict[str, Any]:
-        return {"model": saved_model(folder)}
+        # 16 MB of weights, so that a graph that is kept shows in the resident memory.
+        layers = [keras.Input((4,), name="x"), keras.layers.Dense(500_000), keras.layers.Dense(3)]
+        keras.Sequential(layers).export(folder / "wide", verbose=False)
+        return {"model": str(folder / "wide")}
 
 
 def test_a_saved_model_gives_its_own_answer(tmp_path: Path) -> None:
@@ -129,6 +133,14 @@ def test_a_graph_that_reads_files_is_refused_unless_it_is_trusted(tmp_path: Path
         deepseek.build({"model": f"{tmp_path}/spy"})
     with deepseek.build({"model": f"{tmp_path}/spy", "tensorflow": {"file_operators": True}}) as pipeline:
         assert pipeline.run(x=np.zeros(1, "float32"))["y"] == [42]
+
+
+def test_a_keras_model_that_was_never_built(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        keras.Sequential([keras.layers.Dense(3)]).save(tmp_path / "m.keras")
+    with pytest.raises(ModelError, match="saved before it was built"):
+        deepseek.build({"model": f"{tmp_path}/m.keras"})
 
 
 def test_the_old_keras_format_says_what_to_do(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import re
 import sys
 import warnings
 import zipfile
@@ -94,7 +96,16 @@ class TestContract(PluginContract):
     ]
 
     def configuration(self, folder: Path) -> dict[str, Any]:
-        return config(folder, safetensors)
+        # 16 MB of weights, so that a pipeline that is kept shows in the resident memory.
+        wide = "import torch\ndef build():\n    return torch.nn.Sequential(torch.nn.Linear(4, 500000), torch.nn.Linear(500000, 3))\n"
+        (folder / "wide.py").write_text(wide)
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(torch.nn.Linear(4, 500_000), torch.nn.Linear(500_000, 3))
+        save_file(module.state_dict(), folder / "wide.safetensors")
+        return {
+            "model": {"source": f"{folder}/wide.safetensors", **DECLARED},
+            "torch": {"factory": f"{folder}/wide.py:build"},
+        }
 
 
 @pytest.mark.parametrize("write", [torchscript, exported, state_dict, legacy_state_dict, safetensors])
@@ -238,7 +249,30 @@ def twice(source: str, proof: Path) -> None:
     rewrite(source, lambda name, old: old, m__archive_format=b"pt2")
 
 
-@pytest.mark.parametrize("spoil", [evil_sample_inputs, evil_constant, machine_code, twice])
+def evil_size(source: str, proof: Path) -> None:
+    evil = f"__import__('pathlib').Path({str(proof)!r}).touch()"
+
+    def change(name: str, old: bytes) -> bytes:
+        if "/models/" not in name:
+            return old
+        return re.sub(rb'"expr_str": "[^"]*"', b'"expr_str": ' + json.dumps(evil).encode(), old)
+
+    rewrite(source, change)
+
+
+def evil_guard(source: str, proof: Path) -> None:
+    evil = json.dumps([f"__import__('pathlib').Path({str(proof)!r}).touch() is None"]).encode()
+    rewrite(source, lambda name, old: old.replace(b'"guards_code": []', b'"guards_code": ' + evil))
+
+
+def evil_name(source: str, proof: Path) -> None:
+    evil = json.dumps(f"relu\n    __import__('pathlib').Path({str(proof)!r}).touch()").encode()
+    rewrite(source, lambda name, old: old.replace(b'"name": "relu"', b'"name": ' + evil))
+
+
+@pytest.mark.parametrize(
+    "spoil", [evil_sample_inputs, evil_constant, evil_size, evil_guard, evil_name, machine_code, twice]
+)
 def test_an_archive_that_would_run_code_is_refused(tmp_path: Path, spoil: Callable[[str, Path], None]) -> None:
     source, proof = exported(tmp_path), tmp_path / "proof"
     spoil(source, proof)
@@ -276,6 +310,83 @@ def test_a_truncated_file(tmp_path: Path, write: Callable[[Path], str], keep: fl
     with pytest.raises(ModelError) as caught:
         deepseek.build(given)
     assert path.name in str(caught.value)
+
+
+def test_a_damaged_directory_of_an_archive(tmp_path: Path) -> None:
+    path = Path(exported(tmp_path))
+    data = path.read_bytes()
+    start = data.rindex(b"PK\x05\x06")
+    for offset in range(start - 400, start, 7):
+        path.write_bytes(data[:offset] + bytes([data[offset] ^ 0xFF]) + data[offset + 1 :])
+        # Either it still loads, or the error is the model's.
+        with contextlib.suppress(ModelError):
+            deepseek.build({"model": str(path)}).close()
+
+
+INPLACE = (
+    "import torch\ndef build():\n    return torch.nn.Sequential(torch.nn.ReLU(inplace=True), torch.nn.Linear(4, 3))\n"
+)
+LSTM = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = torch.nn.LSTM(4, 3, batch_first=True)
+        self.constant = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        return self.rnn(x), self.constant
+
+def build():
+    return Net()
+"""
+
+
+def built(folder: Path, code: str, **model: Any) -> Any:
+    (folder / "net.py").write_text(code)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    save_file(scope["build"]().state_dict(), folder / "net.safetensors")
+    return deepseek.build(
+        {"model": {"source": f"{folder}/net.safetensors", **model}, "torch": {"factory": f"{folder}/net.py:build"}}
+    )
+
+
+@pytest.mark.parametrize("declared", [{}, {"inputs": {"input": {"shape": [-1, 4]}}}])
+def test_a_module_that_works_in_place_leaves_the_callers_array_alone(tmp_path: Path, declared: dict[str, Any]) -> None:
+    with built(tmp_path, INPLACE, **declared) as pipeline:
+        mine = -np.ones((2, 4), "float32")
+        first = pipeline.run({"input": mine})["output"]
+        assert (mine == -1).all()
+        assert (pipeline.run({"input": mine})["output"] == first).all()
+
+
+def test_nested_outputs_all_come_out_and_are_the_callers_own(tmp_path: Path) -> None:
+    with built(tmp_path, LSTM, inputs={"x": {"shape": [-1, -1, 4]}}) as pipeline:
+        x = np.ones((2, 5, 4), "float32")
+        answer = pipeline.run(x=x)
+        assert {name: value.shape for name, value in answer.items()} == {
+            "output_0": (2, 5, 3), "output_1": (1, 2, 3), "output_2": (1, 2, 3), "output_3": (3,),
+        }  # fmt: skip
+        answer["output_3"][...] = 99
+        assert pipeline.run(x=x)["output_3"].tolist() == [1, 1, 1]
+
+
+def test_too_few_names_for_the_outputs(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"`model.outputs` names 2 outputs \(a, b\)\n  fix: it gives 4"):
+        built(tmp_path, LSTM, inputs={"x": {"shape": [-1, -1, 4]}}, outputs=["a", "b"])
+
+
+def test_two_pipelines_keep_their_own_threads(tmp_path: Path) -> None:
+    one = deepseek.build(config(tmp_path, safetensors, torch={"threads": 1}))
+    two = deepseek.build(config(tmp_path, safetensors, torch={"threads": 2}))
+    with one, two:
+        seen = []
+        for pipeline in (one, two, one):
+            pipeline.run(x=X)
+            seen.append(torch.get_num_threads())
+    assert seen == [1, 2, 1]
 
 
 def test_cuda_without_a_card(tmp_path: Path) -> None:
@@ -365,6 +476,26 @@ def test_code_in_a_hugging_face_folder_is_never_run(bert: Path) -> None:
     with deepseek.build({"model": str(bert)}) as pipeline:
         assert pipeline.run(input_ids=IDS)["last_hidden_state"].shape == (2, 4, 16)
     assert not proof.exists()
+
+
+def test_an_architecture_that_is_none_of_transformers_own_is_refused(bert: Path) -> None:
+    proof = bert / "proof"
+    (bert / "evil.py").write_text(f"open({str(proof)!r}, 'w')\nclass Evil: pass\n")
+    settings = json.loads((bert / "config.json").read_text())
+    for name in ("AutoModelForImageClassification", "BertTokenizer", "NoSuchModel"):
+        settings |= {"architectures": [name], "auto_map": {name: "evil.Evil"}}
+        (bert / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(ModelError, match=f"its architecture `{name}` is no model class of transformers"):
+            deepseek.build({"model": str(bert)})
+    assert not proof.exists()
+
+
+def test_weights_outside_the_folder_are_refused(bert: Path, tmp_path: Path) -> None:
+    (bert / "model.safetensors").rename(tmp_path / "model.safetensors")
+    index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "../model.safetensors"}}
+    (bert / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UnsafeModelError, match=r"it names weights outside the folder \(../model.safetensors\)"):
+        deepseek.build({"model": str(bert)})
 
 
 def test_a_hugging_face_folder_with_a_pickle_is_refused(bert: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ class ClassDecoder:
         Raises:
             ConfigError: the model has more classes than the label file has names.
         """
-        rows = np.asarray(scores, np.float64).reshape(len(scores), -1)
+        rows = np.asarray(scores, np.float64).reshape(len(scores), math.prod(scores.shape[1:]))
         classes = rows.shape[1]
         if self._labels and len(self._labels) < classes:
             what = f"{self._settings.labels} names {len(self._labels)} classes, the model has {classes}"
-            raise ConfigError(what, where="outputs.classes.labels")
+            raise ConfigError(what)
         if self._settings.softmax:
             rows = softmax(rows)
         order = np.argsort(-rows, axis=1, kind="stable")[:, : self._settings.top_k]
@@ -62,4 +63,4 @@ def _labels(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"the label file can't be read: {exc}", where="outputs.classes.labels") from exc
+        raise ConfigError(f"the label file `outputs.classes.labels` can't be read: {exc}") from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from deepseek_codecs.settings import InputsSettings, OutputsSettings
 #: First bytes of the files that standard input may carry.
 _MAGIC = (
     (b"\x93NUMPY", ".npy"), (b"PK", ".npz"), (b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"),
-    (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"II*\x00", ".tiff"), (b"MM\x00*", ".tiff"),
+    (b"GIF8", ".gif"), (b"II*\x00", ".tiff"), (b"MM\x00*", ".tiff"),
 )  # fmt: skip
 
 
@@ -27,24 +28,37 @@ class EdgeCodec:
 
     def __init__(self, signature: Signature, source: Source, config: Config) -> None:
         inputs, outputs = config[InputsSettings], config[OutputsSettings]
+        self._config = config
         self._signature = signature
         self._limit = inputs.max_file_size
         self._image = self._text = self._classes = None
         if inputs.image:
             from deepseek_codecs.image import ImageCoder
 
-            self._image = ImageCoder(inputs.image)
-            self._image_name = self._only("inputs.image.tensor", inputs.image.tensor, signature)
+            with self._placed("inputs.image"):
+                self._image = ImageCoder(inputs.image)
+                self._image_name = self._only("inputs.image.tensor", inputs.image.tensor, signature)
         if inputs.text:
             from deepseek_codecs.text import TextCoder
 
-            self._text = TextCoder(inputs.text, source.path, signature)
+            with self._placed("inputs.text"):
+                self._text = TextCoder(inputs.text, source.path, signature)
         if outputs.classes:
             from deepseek_codecs.classes import ClassDecoder
 
-            self._classes = ClassDecoder(outputs.classes)
+            with self._placed("outputs.classes"):
+                self._classes = ClassDecoder(outputs.classes)
             self._class_name = outputs.classes.tensor
         self._embedding = outputs.embedding
+
+    @contextmanager
+    def _placed(self, section: str) -> Iterator[None]:
+        """Give the file, line and column of a section to the errors of its coder, which does not know them."""
+        try:
+            yield
+        except ConfigError as error:
+            error.where = self._config.document.where(tuple(section.split(".")))
+            raise
 
     @staticmethod
     def _only(key: str, name: str, signature: Signature) -> str:
@@ -83,7 +97,7 @@ class EdgeCodec:
         if isinstance(value, Mapping):
             return tensors.named(value, self._signature)
         if self._image and (not hasattr(value, "__dlpack__") or _is_pixels(value)):
-            return {self._image_name: self._image.encode(value)}  # type: ignore[arg-type]
+            return {self._image_name: self._image.encode(value)}
         return tensors.by_name(value, self._signature)
 
     def decode(self, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -93,7 +107,8 @@ class EdgeCodec:
             name = self._class_name or next(iter(outputs))
             if name not in outputs:
                 raise ConfigError(f"`outputs.classes.tensor` must name one of: {', '.join(outputs)}")
-            columns[name] = self._classes.decode(outputs[name])
+            with self._placed("outputs.classes"):
+                columns[name] = self._classes.decode(outputs[name])
         if self._embedding:
             from deepseek_codecs.classes import pool
 
@@ -111,6 +126,8 @@ class EdgeCodec:
 
     def _content(self, path: Path | None, label: str) -> bytes:
         assert path is not None  # noqa: S101
+        if "\0" in str(path):
+            raise InputError("a path can't hold a null character")
         try:
             size = path.stat().st_size
             if size > self._limit:
@@ -146,6 +163,9 @@ def _sniff(content: bytes) -> str:
     for magic, suffix in _MAGIC:
         if content.startswith(magic):
             return suffix
+    # A bitmap's header has four reserved zeros; a text that begins with BM has not.
+    if content.startswith(b"BM") and content[6:10] == bytes(4):
+        return ".bmp"
     return ".json" if content.lstrip()[:1] in (b"{", b"[") else ".txt"
 
 

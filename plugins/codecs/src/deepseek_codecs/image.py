@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from deepseek.plugin import InputError
+from deepseek.plugin import ConfigError, InputError
 from deepseek_codecs.settings import ImageSettings
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -23,17 +23,30 @@ _RESAMPLING = {
 }
 
 
+_LIMIT = "scale it down, or raise `inputs.image.max_pixels`"
+
+
 class ImageCoder:
     """Decodes, resizes, crops, normalises and lays out one picture at a time."""
 
     def __init__(self, settings: ImageSettings) -> None:
         self._settings = settings
-        mean, std = (np.asarray(values, np.float32) for values in (settings.mean, settings.std))
+        if settings.resize and settings.crop and settings.crop > settings.resize:
+            raise ConfigError("`inputs.image.crop` must not be larger than `inputs.image.resize`")
+        mean, std = (self._per_channel(name) for name in ("mean", "std"))
         # (p / scale - mean) / std, as one multiplication and one addition.
         self._factor = 1.0 / (settings.scale * std)
         self._offset = -mean / std
 
-    def encode(self, picture: Path | bytes | Image.Image | np.ndarray[Any, Any], label: str = "the image") -> Any:
+    def _per_channel(self, name: str) -> np.ndarray[Any, Any]:
+        values = np.atleast_1d(np.asarray(getattr(self._settings, name), np.float32))
+        channels = 1 if self._settings.color == "L" else 3
+        if values.size not in (1, channels) or (name == "std" and not values.all()):
+            what = f"`inputs.image.{name}` must be one number or {channels}" + (", none of them 0" * (name == "std"))
+            raise ConfigError(what)
+        return values
+
+    def encode(self, picture: Any, label: str = "the image") -> Any:
         """One picture as an array ``[1, C, H, W]`` or ``[1, H, W, C]``.
 
         Args:
@@ -44,7 +57,7 @@ class ImageCoder:
             InputError: not a picture, damaged, or larger than `max_pixels`.
         """
         settings = self._settings
-        pixels = np.asarray(self._cut(self._open(picture, label)))
+        pixels = np.asarray(self._cut(self._open(picture, label), label))
         if pixels.ndim == 2:
             pixels = pixels[:, :, None]
         if settings.color == "BGR":
@@ -57,11 +70,12 @@ class ImageCoder:
     def _normalised(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.asarray(pixels * self._factor + self._offset, self._settings.dtype)
 
-    def _open(self, picture: Path | bytes | Image.Image | np.ndarray[Any, Any], label: str) -> Image.Image:
+    def _open(self, picture: Any, label: str) -> Image.Image:
         if isinstance(picture, np.ndarray):
-            if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
-                raise InputError(f"{label}: pixels must be uint8[height, width, 3], got {picture.dtype}{picture.shape}")
-            picture = Image.fromarray(picture)
+            picture = _from_pixels(picture, label)
+        if not isinstance(picture, Path | bytes | Image.Image):
+            hint = "give a path, the bytes of a file, a Pillow image, or pixels"
+            raise InputError(f"{label} is a {type(picture).__name__}, which is no picture", hint=hint)
         try:
             with warnings.catch_warnings():
                 # Our own limit replaces Pillow's warning.
@@ -72,6 +86,9 @@ class ImageCoder:
             raise InputError(f"{label} is not a picture, or a damaged one: {exc}", hint="JPEG, PNG, WebP, ...") from exc
         # Cameras store pictures as the sensor lay, with a note on which way is up.
         upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):
+            # 16 bits of grey: convert() would cut them off at 255.
+            upright = Image.fromarray((np.asarray(upright, np.uint32) // 257).astype(np.uint8))
         return upright.convert("L" if self._settings.color == "L" else "RGB")
 
     def _decoded(self, picture: Path | bytes | Image.Image, label: str) -> Image.Image:
@@ -80,23 +97,35 @@ class ImageCoder:
         image = Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=_FORMATS)
         width, height = image.size
         if width * height > self._settings.max_pixels:
-            hint = "scale it down, or raise `inputs.image.max_pixels`"
-            raise InputError(f"{label} has {width} x {height} pixels, more than allowed", hint=hint)
+            raise InputError(f"{label} has {width} x {height} pixels, more than allowed", hint=_LIMIT)
         if self._settings.resize and image.format == "JPEG":
             # The JPEG decoder can scale by 1/2, 1/4, 1/8 for free; ask for twice what is needed, to keep quality.
             ratio = 2 * self._settings.resize / min(width, height)
             image.draft("RGB", (int(width * ratio), int(height * ratio)))
         return image
 
-    def _cut(self, image: Image.Image) -> Image.Image:
+    def _cut(self, image: Image.Image, label: str) -> Image.Image:
         settings, how = self._settings, _RESAMPLING[self._settings.interpolation]
         if settings.resize:
             width, height = image.size
             ratio = settings.resize / min(width, height)
-            image = image.resize((round(width * ratio), round(height * ratio)), how)
+            size = (round(width * ratio), round(height * ratio))
+            # A thin picture may be small and its enlargement huge.
+            if size[0] * size[1] > settings.max_pixels:
+                raise InputError(
+                    f"{label} of {width} x {height} pixels would become {size[0]} x {size[1]}", hint=_LIMIT
+                )
+            image = image.resize(size, how)
         if settings.crop is None:
             return image
         if not settings.resize:
             return image.resize((settings.crop, settings.crop), how)
         left, top = (image.width - settings.crop) // 2, (image.height - settings.crop) // 2
         return image.crop((left, top, left + settings.crop, top + settings.crop))
+
+
+def _from_pixels(pixels: np.ndarray[Any, Any], label: str) -> Image.Image:
+    grey = pixels.ndim == 2
+    if pixels.dtype != np.uint8 or not pixels.size or not (grey or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
+        raise InputError(f"{label}: pixels must be uint8[height, width, 3], got {pixels.dtype}{list(pixels.shape)}")
+    return Image.fromarray(pixels)

@@ -25,7 +25,7 @@ class ImageSettings(Settings):
         Literal["nearest", "bilinear", "bicubic", "lanczos"], Meta(description="How pixels are resampled.")
     ] = "bicubic"
     color: Annotated[Literal["RGB", "BGR", "L"], Meta(description="Order of the channels; L is grey.")] = "RGB"
-    scale: Annotated[float, Meta(description="Divide the pixels (0 to 255) by this first.")] = 1.0
+    scale: Annotated[float, Meta(gt=0, description="Divide the pixels (0 to 255) by this first.")] = 1.0
     mean: Annotated[float | list[float], Meta(description="Subtract, one number or one per channel.")] = 0.0
     std: Annotated[float | list[float], Meta(description="Then divide, one number or one per channel.")] = 1.0
     layout: Annotated[Literal["NCHW", "NHWC"], Meta(description="Order of the tensor's dimensions.")] = "NCHW"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,7 +34,8 @@ def read(data: bytes, suffix: str, signature: Signature, label: str) -> Iterator
         else:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 yield label, {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, SyntaxError) as exc:
+    # Damaged archives make zipfile and zlib raise errors of many kinds.
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, SyntaxError, zlib.error, RuntimeError) as exc:
         hint = "save it again with numpy.save; object arrays are never unpickled" if "pickle" in str(exc) else ""
         raise InputError(f"{label} can't be read: {exc}", hint=hint) from exc
 

@@ -42,7 +42,7 @@ def _open(path: Path) -> Any:
 
     if not path.is_file():
         hint = "set `inputs.text.tokenizer` to the model's tokenizer.json"
-        raise ConfigError(f"there is no tokenizer at {path}", where="inputs.text", hint=hint)
+        raise ConfigError(f"there is no tokenizer at {path}", hint=hint)
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     # The Rust library raises plain Exception.

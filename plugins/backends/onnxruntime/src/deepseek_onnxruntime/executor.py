@@ -43,6 +43,8 @@ class OnnxRuntimeExecutor:
         """Compute; see `deepseek.plugin.Executor.run`."""
         try:
             return dict(zip(self._names, self._call(inputs), strict=True))
+        except InputError:
+            raise
         # ONNX Runtime's exceptions have no common base below Exception.
         except Exception as exc:
             raise _translate(exc) from exc
@@ -70,8 +72,14 @@ class OnnxRuntimeExecutor:
 
 
 def as_numpy(value: Any) -> np.ndarray[Any, Any]:
-    """Any DLPack array on the host as a NumPy one, without a copy."""
-    return value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+    """Any DLPack array on the host as a NumPy one, without a copy. Raises InputError."""
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.from_dlpack(value)
+    # Tensors on a card, sparse ones and those that need gradients can't be handed over; each library says so its way.
+    except Exception as exc:
+        raise InputError(f"ONNX Runtime can't take this {type(value).__name__}: {exc}") from exc
 
 
 def _spec(item: Any) -> TensorSpec:

@@ -44,13 +44,20 @@ def open_session(path: Path, settings: OnnxRuntimeSettings, device: Device) -> A
     providers = choose_providers(settings.providers, device)
     if settings.optimized_model is None:
         return _open(path, _options(settings), providers)
+    if settings.optimized_model.resolve() == path.resolve():
+        hint = "give `onnxruntime.optimized_model` a name of its own"
+        raise OutputError("the optimized model would overwrite the model", where=str(path), hint=hint)
     kept, key = settings.optimized_model, _key(path, settings, device)
     if not _is_current(kept, key):
         _keep(path, kept, key, settings, providers)
     # The kept graph is optimized already; going over it again costs time and can undo choices.
     options = _options(settings)
     options.graph_optimization_level = _LEVELS["disable"]
-    return _open(kept, options, providers)
+    try:
+        return _open(kept, options, providers)
+    except ModelError as exc:
+        hint = "keep it in the model's own folder: a model with external data refers to it from there"
+        raise OutputError(f"the optimized model can't be opened: {exc.what}", where=str(kept), hint=hint) from exc
 
 
 def _options(settings: OnnxRuntimeSettings) -> Any:
@@ -59,6 +66,9 @@ def _options(settings: OnnxRuntimeSettings) -> Any:
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = settings.inter_op_threads
     options.graph_optimization_level = _LEVELS[settings.graph_optimization]
+    if settings.providers and "CPUExecutionProvider" not in settings.providers:
+        # Operators that a provider lacks would else run on the CPU without a word.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
     return options
 
@@ -90,6 +100,9 @@ def _translate(exc: Exception, path: Path) -> ModelError | OutOfMemoryError:
         return UnsafeModelError("its external data lies outside the model's folder", where=str(path), hint=hint)
     if "bad_alloc" in text or "allocate memory" in text:
         return OutOfMemoryError("there is not enough memory for its weights", where=str(path))
+    if "disable_cpu_ep_fallback" in text or "fallback to CPU EP" in text:
+        hint = "add CPUExecutionProvider behind it in `onnxruntime.providers`, or convert the model"
+        return ModelError("some of its operators are not in the providers named", where=str(path), hint=hint)
     hint = "check it with onnx.checker.check_model, or export it again"
     return ModelError(f"ONNX Runtime can't open this model: {text}", where=str(path), hint=hint)
 
@@ -98,8 +111,13 @@ def _key(path: Path, settings: OnnxRuntimeSettings, device: Device) -> dict[str,
     """What the kept graph depends on: it holds layouts and kernels for one kind of processor."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # Weights may lie in other files of the folder; which ones is written in the model alone.
+    kept = settings.optimized_model
+    others = [item for item in path.parent.iterdir() if item.is_file() and kept and not item.name.startswith(kept.name)]
+    stats = {item.name: item.stat() for item in sorted(others)}
     return {
         "sha256": digest,
+        "beside": {name: [found.st_size, found.st_mtime_ns] for name, found in stats.items()},
         "onnxruntime": onnxruntime.__version__,
         "graph_optimization": settings.graph_optimization,
         "providers": settings.providers,

@@ -17,12 +17,12 @@ class OnnxRuntimeSettings(Settings):
         list[str],
         Meta(
             description="Execution providers, first choice first; empty: the one of `device`. A provider that is "
-            "named and can't be used is an error, never a silent fall-back.",
+            "named and can't be used is an error, and so is an operator that none of those named has.",
             examples=[["CPUExecutionProvider"]],
         ),
     ] = []
-    threads: Annotated[int, Meta(ge=0, description="Threads inside an operator; 0: one per core.")] = 0
-    inter_op_threads: Annotated[int, Meta(ge=0, description="Operators that run side by side; 0: one.")] = 0
+    threads: Annotated[int, Meta(ge=0, le=1024, description="Threads inside an operator; 0: one per core.")] = 0
+    inter_op_threads: Annotated[int, Meta(ge=0, le=1024, description="Operators that run side by side; 0: one.")] = 0
     spinning: Annotated[
         bool, Meta(description="Idle threads spin: lower latency alone, worse when requests overlap.")
     ] = True

@@ -65,6 +65,8 @@ def keras_file(source: Source, config: Config) -> Model:
                 "loading it would run Python code that it stores", where=str(source.path), hint=hint
             ) from exc
         raise _corrupt(source, exc) from exc
+    if not owner.built:
+        raise _corrupt(source, ValueError("the model was saved before it was built; its inputs are not known"))
     inputs = {item.name: tf.TensorSpec(item.shape, item.dtype, name=item.name) for item in owner.inputs}
     names = list(owner.output_names) if len(owner.outputs) > 1 else ["output"]
     names = [spec.name for spec in source.outputs] or names

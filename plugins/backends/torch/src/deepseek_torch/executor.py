@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 from torch.utils.dlpack import from_dlpack
 
 from deepseek.plugin import (
     ANY,
     NO_OPTIONS,
+    DeepSeekError,
     Device,
     DeviceError,
     ExecutionError,
     InputError,
     Model,
+    ModelError,
     Options,
     OutOfMemoryError,
     Signature,
@@ -30,6 +33,9 @@ from deepseek_torch.settings import TorchSettings
 
 _ROWS, _LENGTH = 2, 13
 
+_DEFAULT_THREADS = torch.get_num_threads()
+_local = threading.local()
+
 
 class TorchExecutor:
     """A module on one device. `run` may be called from any number of threads."""
@@ -40,25 +46,28 @@ class TorchExecutor:
         self._device = torch.device(device.name)
         self._dtype = getattr(torch, settings.dtype) if settings.dtype else None
         self._layout = torch.channels_last if settings.channels_last else torch.preserve_format
-        self._threads = settings.threads
-        self._local = threading.local()
+        self._threads = settings.threads or _DEFAULT_THREADS
         self._keywords = bool(model.facts.get("keywords"))
         self._module: Any = self._place(model.native, settings)
         self._names = [spec.name for spec in model.signature.inputs]
         self._outputs = [spec.name for spec in model.signature.outputs]
+        # Modules may work in place on what they get; until a run has shown that this one does not, it gets copies.
+        self._copies = not model.facts.get("pure")
+        self._kept = {t.untyped_storage().data_ptr() for t in (*self._module.parameters(), *self._module.buffers())}
         self.signature = self._complete(model.signature)
 
     def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
         """Compute; see `deepseek.plugin.Executor.run`."""
-        if self._threads and not hasattr(self._local, "ready"):
-            # PyTorch keeps the number of threads per calling thread.
+        if getattr(_local, "threads", _DEFAULT_THREADS) != self._threads:
+            # PyTorch keeps the number of threads per calling thread, whichever pipeline it runs.
             torch.set_num_threads(self._threads)
-            self._local.ready = True
+            _local.threads = self._threads
         try:
             with torch.inference_mode():
-                results = self._call({name: self._tensor(name, inputs[name]) for name in self._names if name in inputs})
-                return {name: _to_numpy(value) for name, value in self._named(results)}
-        except InputError:
+                tensors = {name: self._tensor(name, inputs[name]) for name in self._names if name in inputs}
+                shared = self._kept | {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+                return {name: _to_numpy(value, shared) for name, value in self._named(self._call(tensors))}
+        except DeepSeekError:
             raise
         # Operators raise RuntimeError, IndexError, TypeError, ...: all are failures of this one request.
         except Exception as exc:
@@ -91,38 +100,49 @@ class TorchExecutor:
             raise InputError(f"PyTorch can't take the input `{name}`: {exc}") from exc
         dtype = self._dtype if self._dtype is not None and tensor.is_floating_point() else tensor.dtype
         layout = self._layout if tensor.ndim == 4 else torch.preserve_format
-        return tensor.to(self._device, dtype, non_blocking=True, memory_format=layout)
+        return tensor.to(self._device, dtype, non_blocking=True, copy=self._copies, memory_format=layout)
 
     def _call(self, tensors: dict[str, torch.Tensor]) -> Any:
         module = self._module
         return module(**tensors) if self._keywords else module(*tensors.values())
 
-    def _named(self, results: Any) -> Iterator[tuple[str, torch.Tensor]]:
-        """Outputs by name: a mapping's own keys; else the pipeline's names, or ``output``, ``output_1``, ..."""
+    def _named(self, results: Any) -> list[tuple[str, torch.Tensor]]:
+        """Outputs by name: the pipeline's names; else a mapping's own keys, or ``output``, ``output_0``, ..."""
         if isinstance(results, Mapping):
-            found = {key: value for key, value in results.items() if isinstance(value, torch.Tensor)}
-            return iter(found.items() if len(self._outputs) != len(found) else zip(self._outputs, found.values()))  # noqa: B905
-        values = [results] if isinstance(results, torch.Tensor) else [v for v in results if isinstance(v, torch.Tensor)]
-        return zip(
-            self._outputs if len(self._outputs) == len(values) else default_names(len(values)), values, strict=True
-        )
+            found = {str(key): value for key, value in results.items() if isinstance(value, torch.Tensor)}
+        else:
+            values = [leaf for leaf in tree_leaves(results) if isinstance(leaf, torch.Tensor)]
+            found = dict(zip(default_names(len(values)), values, strict=True))
+        names = self._outputs or list(found)
+        if len(names) != len(found):
+            hint = f"it gives {len(found)}: {', '.join(found)}"
+            raise ModelError(f"`model.outputs` names {len(names)} outputs ({', '.join(names)})", hint=hint)
+        return list(zip(names, found.values(), strict=True))
 
     def _complete(self, signature: Signature) -> Signature:
         """The signature with its outputs, which modules do not state: found, and warmed up, by one run."""
         if any(spec.shape is None for spec in signature.inputs) or any(spec.shape for spec in signature.outputs):
             return signature
         tensors = {spec.name: _filler(spec) for spec in signature.inputs if not spec.optional}
-        # Zeros may be no legal input (indices, masks); then outputs stay as declared.
+        before = {name: tensor.clone() for name, tensor in tensors.items()}
+        self._copies = False
+        # The filler may be no legal input (indices, masks); then outputs stay as declared.
         with contextlib.suppress(ExecutionError):
             outputs = self.run(tensors, NO_OPTIONS)
+            self._copies = any(not torch.equal(tensors[name], value) for name, value in before.items())
             return Signature(signature.inputs, tuple(_output_spec(name, value) for name, value in outputs.items()))
+        self._copies = True
         return signature
 
 
 def _filler(spec: TensorSpec) -> torch.Tensor:
-    """Zeros; sizes that vary are `_ROWS` for the batch and `_LENGTH` elsewhere, to be told in the outputs."""
+    """Zeros for indices, -1 for numbers (which ReLU changes, in place or not).
+
+    Sizes that vary are `_ROWS` for the batch and `_LENGTH` elsewhere, to be told in the outputs.
+    """
     sizes = [n if n != ANY else _LENGTH if axis else _ROWS for axis, n in enumerate(spec.shape or ())]
-    return torch.zeros(sizes, dtype=getattr(torch, spec.dtype or "float32"))
+    dtype = getattr(torch, spec.dtype or "float32")
+    return torch.full(sizes, -1 if dtype.is_floating_point else 0, dtype=dtype)
 
 
 def _output_spec(name: str, value: Any) -> TensorSpec:
@@ -130,11 +150,15 @@ def _output_spec(name: str, value: Any) -> TensorSpec:
     return TensorSpec(name, str(value.dtype), shape)
 
 
-def _to_numpy(tensor: torch.Tensor) -> Any:
-    """On the host; half precisions as float32, so that a pipeline's outputs do not change with `torch.dtype`."""
+def _to_numpy(tensor: torch.Tensor, shared: set[int]) -> Any:
+    """On the host; half precisions as float32, so that a pipeline's outputs do not change with `torch.dtype`.
+
+    A view of a parameter or of an input (in `shared`) is copied: who gets it may write to it.
+    """
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
-    return tensor.cpu().numpy()
+    array = tensor.cpu().numpy()
+    return array.copy() if tensor.untyped_storage().data_ptr() in shared and tensor.device.type == "cpu" else array
 
 
 def _translate(exc: Exception) -> ExecutionError | OutOfMemoryError:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from deepseek.plugin import ANY, Config, ConfigError, Model, ModelError, Signature, Source, TensorSpec
-from deepseek_torch.safety import check_archive, check_script, read_checkpoint, restricted_reader
+from deepseek_torch.safety import check_archive, check_script, check_shards, read_checkpoint, restricted_reader
 from deepseek_torch.settings import TorchSettings
 
 #: Inputs of Hugging Face models that are tensors, with their dtypes and numbers of dimensions.
@@ -54,9 +54,10 @@ def exported(source: Source, config: Config) -> Model:
     declared = [spec.name for spec in source.outputs]
     labels = declared if len(declared) == len(names) else default_names(len(names))
     outputs = tuple(_exported_spec(label, values.get(name)) for label, name in zip(labels, names, strict=True))
+    pure = not program.graph_signature.user_inputs_to_mutate
     model = _model(source, program.module(), inputs)
     signature = Signature(model.signature.inputs, outputs)
-    return Model(model.format, model.native, signature, {**model.facts, "exported_program": program})
+    return Model(model.format, model.native, signature, {**model.facts, "exported_program": program, "pure": pure})
 
 
 def state_dict(source: Source, config: Config) -> Model:
@@ -79,10 +80,15 @@ def hugging_face(source: Source, config: Config) -> Model:
 
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
+    check_shards(source.path)
+    safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        settings = transformers.AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False)
-        kind = getattr(transformers, (getattr(settings, "architectures", None) or ["AutoModel"])[0])
-        module = kind.from_pretrained(source.path, config=settings, local_files_only=True, use_safetensors=True)
+        settings = transformers.AutoConfig.from_pretrained(source.path, **safe)
+        name = (getattr(settings, "architectures", None) or ["AutoModel"])[0]
+        kind = getattr(transformers, name, None)
+        if kind is None or (kind is not transformers.AutoModel and not _is_model_class(kind)):
+            raise ValueError(f"its architecture `{name}` is no model class of transformers")
+        module = kind.from_pretrained(source.path, config=settings, use_safetensors=True, **safe)
     # transformers raises OSError, ValueError, KeyError, SafetensorError and more for a folder that is not whole.
     except Exception as exc:
         raise _corrupt(source, exc) from exc
@@ -92,6 +98,13 @@ def hugging_face(source: Source, config: Config) -> Model:
         for name in taken
     ]
     return _model(source, module.eval(), specs, keywords=True)
+
+
+def _is_model_class(kind: Any) -> bool:
+    """A class whose code is transformers' own; the Auto classes may look for code in the folder."""
+    import transformers
+
+    return isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
 
 
 def _model(source: Source, module: Any, specs: list[TensorSpec], *, keywords: bool = False) -> Model:

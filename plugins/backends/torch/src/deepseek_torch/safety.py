@@ -3,7 +3,9 @@ are refused before anything in them is read.
 
 `torch.export.load` of PyTorch 2.13 unpickles custom objects and, where a tensor was pickled, falls back from
 the restricted reader to the full one (torch/export/pt2_archive/_package.py, torch/_export/serde/serialize.py).
-Therefore an archive is looked through first: only raw tensors, and pickles that the restricted reader takes.
+It also evaluates the expressions of the graph's sizes (`sympy.sympify`) and compiles its guards and names as Python.
+Therefore an archive is looked through first: only raw tensors, pickles that the restricted reader takes, plain names,
+and expressions that are arithmetic (`deepseek_torch.expressions`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import os
 import pickle
 import re
+import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,8 +26,11 @@ from typing import Any
 import torch
 
 from deepseek.plugin import ModelError, UnsafeModelError
+from deepseek_torch.expressions import program_faults
 
 _FILE_OPERATORS = re.compile(rb"\b(?:torch|ops\.aten)\.(?:save|from_file)\b")
+
+_one_at_a_time = threading.RLock()
 
 _WAY_OUT = "save its weights alone: safetensors.torch.save_file(model.state_dict(), ...), and set `torch.factory`"
 
@@ -58,8 +64,29 @@ def check_archive(path: Path) -> None:
             for fault in _faults(archive):
                 hint = "export the program again without custom objects, or use its weights with `torch.factory`"
                 raise UnsafeModelError(f"the archive holds {fault}", where=str(path), hint=hint)
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as exc:
+    except UnsafeModelError:
+        raise
+    # Damaged entries make zipfile, zlib and json raise errors of many kinds.
+    except Exception as exc:
         raise ModelError(f"the archive is corrupt: {exc}", where=str(path), hint="export it again") from exc
+
+
+def check_shards(folder: Path) -> None:
+    """Look at the lists of weight files in a Hugging Face folder.
+
+    Raises:
+        UnsafeModelError: one names a file outside the folder.
+        ModelError: it is corrupt.
+    """
+    for index in folder.glob("*.index.json"):
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
+            raise ModelError(f"the list of weight files is corrupt: {exc}", where=str(index)) from exc
+        outside = [str(name) for name in names if Path(str(name)).name != name]
+        if outside:
+            hint = "weights lie in the model's own folder"
+            raise UnsafeModelError(f"it names weights outside the folder ({outside[0]})", where=str(index), hint=hint)
 
 
 def check_script(path: Path) -> None:
@@ -78,22 +105,26 @@ def check_script(path: Path) -> None:
                 if found:
                     what = f"its code ({name}) calls `{found[0].decode()}`, which reaches files"
                     raise UnsafeModelError(what, where=str(path), hint="save the model without it")
-    except (zipfile.BadZipFile, OSError, KeyError, EOFError) as exc:
+    except UnsafeModelError:
+        raise
+    except Exception as exc:
         raise ModelError(f"the archive is corrupt: {exc}", where=str(path), hint="save it again") from exc
 
 
 @contextmanager
 def restricted_reader() -> Iterator[None]:
     """Make every `torch.load` in the block use the restricted reader, those inside PyTorch included."""
-    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
-        else:
-            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+    # The variable is the process's: two builds at once must not undo one another's.
+    with _one_at_a_time:
+        before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+            else:
+                os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
 
 
 def _faults(archive: zipfile.ZipFile) -> Iterator[str]:
@@ -105,6 +136,8 @@ def _faults(archive: zipfile.ZipFile) -> Iterator[str]:
             yield f"machine code ({name})"
         elif name.endswith("_constants_config.json"):
             yield from _pickled_constants(json.loads(archive.read(name)))
+        elif ("/models/" in f"/{name}" and name.endswith(".json")) or name == "serialized_exported_program.json":
+            yield from program_faults(json.loads(archive.read(name)))
         elif name.endswith(".pt") and not _is_restricted(archive.read(name)):
             yield f"pickled objects ({name})"
 

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from deepseek.plugin import Config, Decline, Loader, Model, Source, library_missing
+from deepseek.plugin import Config, Decline, Loader, Model, ModelError, Source, library_missing
 from deepseek_torch.settings import TorchSettings
 
 _SUFFIXES = {".pt", ".pth", ".pt2", ".ts", ".bin", ".ckpt", ".safetensors"}
@@ -36,10 +36,16 @@ def recognise(path: Path) -> str | None:
         return "hugging face folder" if _is_hugging_face(path) else None
     if path.suffix.lower() not in _SUFFIXES:
         return None
-    if path.suffix.lower() == ".safetensors" or not zipfile.is_zipfile(path):
-        return "state dict" if path.suffix.lower() not in (".pt2", ".ts") else "torch.export archive"
-    with zipfile.ZipFile(path) as archive:
-        names = {name.partition("/")[2] or name for name in archive.namelist()}
+    if path.suffix.lower() == ".safetensors":
+        return "state dict"
+    try:
+        if not zipfile.is_zipfile(path):
+            return "state dict" if path.suffix.lower() not in (".pt2", ".ts") else "torch.export archive"
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] or name for name in archive.namelist()}
+    # Damaged directories make zipfile raise struct.error, UnicodeDecodeError, NotImplementedError, ...
+    except Exception as exc:
+        raise ModelError(f"the archive is corrupt: {exc}", where=str(path), hint="save or export it again") from exc
     if "archive_format" in names or "serialized_exported_program.json" in names:
         return "torch.export archive"
     return "torchscript" if "constants.pkl" in names else "state dict"
