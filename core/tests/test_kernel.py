@@ -281,11 +281,22 @@ def test_a_hook_that_raises_is_blamed_on_its_plugin(model: str, plug: Plug) -> N
         plan(model, plug("bad", probe=bad))
 
 
-@pytest.mark.parametrize("hook", ["load", "execute", "optimize", "schedule", "codec", "probe"])
+@pytest.mark.parametrize("hook", ["load", "execute", "optimize", "schedule", "codec", "probe", "observe"])
 def test_an_answer_of_the_wrong_kind_is_not_passed_over(model: str, plug: Plug, hook: str) -> None:
     base = plug("base", load=loads("a"), execute=runs("e", "a"))
     with pytest.raises(HookError, match=rf"<bad> 0 answered its hook `{hook}` with a str\n  fix: it takes "):
-        plan(model, base, plug("bad", **{hook: lambda: "nonsense"}))
+        build(model, base, plug("bad", **{hook: lambda: "nonsense"}))
+
+
+def test_an_engine_that_can_not_be_described_is_blamed(model: str, plug: Plug) -> None:
+    def describe() -> Any:
+        raise ValueError("oops")
+
+    acme = plug(
+        "acme", load=loads("a"), execute=lambda: Engine("e", frozenset("a"), lambda m: EchoExecutor(X), describe)
+    )
+    with pytest.raises(HookError, match="<acme> 0 raised while it described its engine: ValueError: oops"):
+        plan(model, acme).to_dict()
 
 
 @pytest.mark.parametrize("where", ["load", "pass", "open", "wrap", "make", "code"])

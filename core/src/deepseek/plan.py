@@ -95,13 +95,15 @@ class Plan(Record):
             'onnxruntime'
         """
         engine: Engine = self.engine.record
+        with self.registry.blamed(self.engine.plugin, "while it described its engine"):
+            described = dict(engine.describe())
         return {
             "model": {"source": str(self.source.path), "bytes": self._loader.weight_bytes},
             "device": _device(self.device),
             "load": {"plugin": self.loader.plugin, "name": self.loader.name, "format": self._loader.format},
             "passes": [_pass(item) for item in self.passes],
             "execute": {
-                "plugin": self.engine.plugin, "engine": engine.name, "format": self.format, **engine.describe()
+                "plugin": self.engine.plugin, "engine": engine.name, "format": self.format, **described
             },
             "wrappers": [{"plugin": item.plugin, "name": item.name} for item in self.wrappers],
             "schedule": _named(self.policy),

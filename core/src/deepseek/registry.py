@@ -116,6 +116,9 @@ class Registry:
 
     def _check_answer(self, plugin: str, hook: str, value: Any) -> None:
         """An answer of a kind that nobody looks for would be passed over in silence."""
+        if hook == "observe" and not callable(getattr(value, "batch", None)):
+            what = f"{self.describe(plugin)} answered its hook `observe` with a {type(value).__name__}"
+            raise HookError(what, hint="it takes an object with a method batch(batch), or None")
         kinds = ANSWERS.get(hook, ())
         wrong = [one for one in (value if isinstance(value, list) else [value]) if not isinstance(one, kinds)]
         if kinds and wrong:
