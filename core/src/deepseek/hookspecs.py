@@ -40,7 +40,6 @@ def sections() -> dict[str, type[Settings]]:
         ... def sections():
         ...     return {"acme": AcmeSettings}
     """
-    raise NotImplementedError
 
 
 @hookspec
@@ -58,7 +57,6 @@ def probe(config: Config) -> list[Device]:
         ... def probe(config):
         ...     return [Device("acme:0", "acme", memory_bytes=2**34, available_bytes=2**34)]
     """
-    raise NotImplementedError
 
 
 @hookspec
@@ -75,7 +73,6 @@ def load(source: Source, device: Device, config: Config) -> Loader | Decline | N
         ...         return None
         ...     return Loader("acme file", "acme", lambda: read_acme(source), source.size_bytes)
     """
-    raise NotImplementedError
 
 
 @hookspec
@@ -93,7 +90,6 @@ def optimize(source: Source, device: Device, config: Config) -> Pass | list[Pass
         ...         return None
         ...     return Pass("acme-prune", Stage.REWRITE, frozenset({"torch"}), lambda model, folder: prune(model))
     """
-    raise NotImplementedError
 
 
 @hookspec
@@ -110,7 +106,6 @@ def execute(device: Device, config: Config) -> Engine | Wrapper | Decline | None
         ...         return Decline(f"acme runs on the CPU only, not on {device.name}")
         ...     return Engine("acme", frozenset({"acme"}), AcmeExecutor)
     """
-    raise NotImplementedError
 
 
 @hookspec
@@ -124,7 +119,6 @@ def schedule(config: Config) -> Policy | None:
         ...         return None
         ...     return Policy("acme-queue", lambda executor: AcmeScheduler(executor))
     """
-    raise NotImplementedError
 
 
 @hookspec
@@ -138,7 +132,6 @@ def observe(config: Config) -> Observer | None:
         ... def observe(config):
         ...     return RowCounter()
     """
-    raise NotImplementedError
 
 
 @hookspec
@@ -150,7 +143,6 @@ def codec(source: Source, config: Config) -> Coding | None:
         ... def codec(config):
         ...     return Coding("acme-audio", lambda signature: AudioCodec(signature))
     """
-    raise NotImplementedError
 
 
 @hookspec

@@ -1,0 +1,45 @@
+"""From torch to ONNX, for pipelines with another engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import deepseek
+from deepseek.errors import (
+    ConfigError,
+    ModelError,
+)
+from torch_models import (
+    X,
+    config,
+    exported,
+    safetensors,
+    torchscript,
+    wanted,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [exported, safetensors])
+def test_another_engine_gets_the_model_as_onnx(tmp_path: Path, write: Callable[[Path], str]) -> None:
+    with deepseek.build(config(tmp_path, write, engine="onnxruntime")) as pipeline:
+        np.testing.assert_allclose(pipeline.run(x=X)["y"], wanted(), rtol=1e-4)
+        assert "largest error on random input" in pipeline.steps[2].note
+
+
+def test_a_conversion_needs_shapes(tmp_path: Path) -> None:
+    given = config(tmp_path, safetensors, engine="onnxruntime")
+    given["model"] = {"source": given["model"]["source"]}
+    with pytest.raises(
+        ConfigError, match=r"converting to ONNX needs the shape of the input `input`.*\n  fix: model: \{inputs"
+    ):
+        deepseek.build(given)
+
+
+def test_scripted_modules_can_not_be_converted(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="PyTorch can't export this model to ONNX"):
+        deepseek.build(config(tmp_path, torchscript, engine="onnxruntime"))

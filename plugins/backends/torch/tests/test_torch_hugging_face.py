@@ -1,0 +1,94 @@
+"""Hugging Face folders: their own answers, and none of their code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import deepseek
+from deepseek.errors import (
+    ModelError,
+    UnsafeModelError,
+)
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    settings = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    transformers.BertModel(settings).eval().save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+IDS = np.array([[2, 7, 9, 3], [2, 5, 3, 0]])
+MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
+
+
+def test_a_hugging_face_folder(bert: Path) -> None:
+    import transformers
+
+    with torch.inference_mode():
+        model = transformers.BertModel.from_pretrained(bert).eval()
+        right = model(input_ids=torch.from_numpy(IDS), attention_mask=torch.from_numpy(MASK)).last_hidden_state.numpy()
+    with deepseek.build({"model": str(bert)}) as pipeline:
+        answer = pipeline.run(input_ids=IDS, attention_mask=MASK)
+        np.testing.assert_allclose(answer["last_hidden_state"], right, atol=1e-5)
+        assert {spec.name for spec in pipeline.signature.outputs} == {"last_hidden_state", "pooler_output"}
+        assert str(pipeline.signature.outputs[0]) == "last_hidden_state: float32[*, *, 16]"
+
+
+@pytest.mark.slow
+def test_a_hugging_face_folder_as_onnx(bert: Path) -> None:
+    types = np.zeros_like(IDS)
+    with (
+        deepseek.build({"model": str(bert)}) as own,
+        deepseek.build({"model": str(bert), "engine": "onnxruntime"}) as other,
+    ):
+        asked = {"input_ids": IDS, "attention_mask": MASK, "token_type_ids": types}
+        right, answer = own.run(asked), other.run(asked)
+        np.testing.assert_allclose(answer["last_hidden_state"], right["last_hidden_state"], atol=1e-4)
+
+
+def test_code_in_a_hugging_face_folder_is_never_run(bert: Path) -> None:
+    proof = bert / "proof"
+    (bert / "modeling.py").write_text(f"open({str(proof)!r}, 'w')\nclass M: pass\n")
+    settings = json.loads((bert / "config.json").read_text())
+    settings["auto_map"] = {"AutoConfig": "modeling.M", "AutoModel": "modeling.M"}
+    (bert / "config.json").write_text(json.dumps(settings))
+    with deepseek.build({"model": str(bert)}) as pipeline:
+        assert pipeline.run(input_ids=IDS)["last_hidden_state"].shape == (2, 4, 16)
+    assert not proof.exists()
+
+
+def test_an_architecture_that_is_none_of_transformers_own_is_refused(bert: Path) -> None:
+    proof = bert / "proof"
+    (bert / "evil.py").write_text(f"open({str(proof)!r}, 'w')\nclass Evil: pass\n")
+    settings = json.loads((bert / "config.json").read_text())
+    for name in ("AutoModelForImageClassification", "BertTokenizer", "NoSuchModel"):
+        settings |= {"architectures": [name], "auto_map": {name: "evil.Evil"}}
+        (bert / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(ModelError, match=f"its architecture `{name}` is no model class of transformers"):
+            deepseek.build({"model": str(bert)})
+    assert not proof.exists()
+
+
+def test_weights_outside_the_folder_are_refused(bert: Path, tmp_path: Path) -> None:
+    (bert / "model.safetensors").rename(tmp_path / "model.safetensors")
+    index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "../model.safetensors"}}
+    (bert / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UnsafeModelError, match=r"it names weights outside the folder \(../model.safetensors\)"):
+        deepseek.build({"model": str(bert)})
+
+
+def test_a_hugging_face_folder_with_a_pickle_is_refused(bert: Path) -> None:
+    (bert / "model.safetensors").unlink()
+    torch.save({}, bert / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="PyTorch can't read it"):
+        deepseek.build({"model": str(bert)})
