@@ -18,31 +18,40 @@ def input_check(signature: Signature) -> Callable[[Tensors], None]:
     """
     specs = {spec.name: spec for spec in signature.inputs}
     needed = frozenset(spec.name for spec in signature.inputs if not spec.optional)
-    names: dict[Any, str] = {}
-    fixed = signature.batched and len(specs) > 1
+    checks = {name: _tensor_check(spec) for name, spec in specs.items()}
+    batches = signature.batched and len(specs) > 1
 
     def check(tensors: Tensors) -> None:
         if tensors.keys() != needed:
             _check_names(tensors, specs, needed)
         for name, tensor in tensors.items():
-            spec = specs.get(name)
-            if spec is None:
-                continue
-            try:
-                dtype, shape = tensor.dtype, tensor.shape
-            except AttributeError:
-                raise _not_an_array(name, tensor, spec) from None
-            found = names.get(dtype)
-            if found is None:
-                found = names[dtype] = dtype_name(dtype)
-            if spec.dtype and found != spec.dtype:
-                _refuse(spec, found, shape)
-            if spec.shape is not None and tuple(shape) != spec.shape:
-                _check_shape(spec, found, shape)
-        if fixed:
+            checks[name](tensor)
+        if batches:
             _check_rows(tensors)
 
     return check if specs else lambda tensors: None
+
+
+def _tensor_check(spec: TensorSpec) -> Callable[[Any], None]:
+    """The check of one input: its dtype, its number of dimensions, and the sizes that do not vary."""
+    rank = None if spec.shape is None else len(spec.shape)
+    sizes = [(axis, size) for axis, size in enumerate(spec.shape or ()) if size != ANY]
+    wanted, names = spec.dtype, dict[Any, str]()
+
+    def check(tensor: Any) -> None:
+        try:
+            shape, found = tensor.shape, names.get(tensor.dtype)
+        except AttributeError:
+            raise _not_an_array(spec, tensor) from None
+        if found is None:
+            found = names[tensor.dtype] = dtype_name(tensor.dtype)
+        if (wanted and found != wanted) or (rank is not None and len(shape) != rank):
+            _refuse(spec, found, shape)
+        for axis, size in sizes:
+            if shape[axis] != size:
+                _refuse(spec, found, shape)
+
+    return check
 
 
 def dtype_name(dtype: Any) -> str:
@@ -62,15 +71,9 @@ def _check_names(tensors: Tensors, specs: Mapping[str, TensorSpec], needed: froz
             raise InputError(f"the input `{name}` is missing", hint=f"the model's inputs are: {wanted}")
 
 
-def _not_an_array(name: str, value: object, spec: TensorSpec) -> InputError:
+def _not_an_array(spec: TensorSpec, value: object) -> InputError:
     hint = f"pass an array ({spec}), for example numpy.asarray(...), or use predict() for files and photographs"
-    return InputError(f"the input `{name}` is a {type(value).__name__}, not an array", hint=hint)
-
-
-def _check_shape(spec: TensorSpec, dtype: str, shape: Any) -> None:
-    wanted = spec.shape or ()
-    if len(shape) != len(wanted) or any(w not in (ANY, s) for w, s in zip(wanted, shape, strict=True)):
-        _refuse(spec, dtype, shape)
+    return InputError(f"the input `{spec.name}` is a {type(value).__name__}, not an array", hint=hint)
 
 
 def _refuse(spec: TensorSpec, dtype: str, shape: Any) -> None:

@@ -110,10 +110,12 @@ class Gate:
         self._inside = 0
         self._waiting = 0
         self._open = True
-        self._changed = threading.Condition(threading.Lock())
+        # On the road of every request: the bare lock, whose `with` is C; the condition's is Python.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def __enter__(self) -> None:
-        with self._changed:
+        with self._lock:
             while self._limit and self._inside >= self._limit and self._open:
                 self._wait()
             if not self._open:
@@ -121,7 +123,7 @@ class Gate:
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
-        with self._changed:
+        with self._lock:
             self._inside -= 1
             # Nobody waits as a rule; a notification for nobody would cost more than the rest.
             if self._waiting:
@@ -129,7 +131,7 @@ class Gate:
 
     def close(self) -> None:
         """Admit nobody any more, and wait for those inside."""
-        with self._changed:
+        with self._lock:
             self._open = False
             self._changed.notify_all()
             while self._inside:

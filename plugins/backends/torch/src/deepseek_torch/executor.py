@@ -65,8 +65,10 @@ class TorchExecutor:
         try:
             with torch.inference_mode():
                 tensors = {name: self._tensor(name, inputs[name]) for name in self._names if name in inputs}
-                shared = self._kept | {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
-                return {name: _to_numpy(value, shared) for name, value in self._named(self._call(tensors))}
+                given = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+                results = {name: _on_host(value) for name, value in self._named(self._call(tensors))}
+                return {name: value.numpy() if self._is_own(value, given) else value.numpy().copy()
+                        for name, value in results.items()}  # fmt: skip
         except DeepSeekError:
             raise
         # Operators raise RuntimeError, IndexError, TypeError, ...: all are failures of this one request.
@@ -102,6 +104,11 @@ class TorchExecutor:
         layout = self._layout if tensor.ndim == 4 else torch.preserve_format
         return tensor.to(self._device, dtype, non_blocking=True, copy=self._copies, memory_format=layout)
 
+    def _is_own(self, result: torch.Tensor, given: set[int]) -> bool:
+        """Not a view of a parameter or of an input: who gets it may write to it."""
+        place = result.untyped_storage().data_ptr()
+        return place not in given and place not in self._kept
+
     def _call(self, tensors: dict[str, torch.Tensor]) -> Any:
         module = self._module
         return module(**tensors) if self._keywords else module(*tensors.values())
@@ -114,6 +121,8 @@ class TorchExecutor:
             values = [leaf for leaf in tree_leaves(results) if isinstance(leaf, torch.Tensor)]
             found = dict(zip(default_names(len(values)), values, strict=True))
         names = self._outputs or list(found)
+        if set(names) <= set(found):
+            return [(name, found[name]) for name in names]
         if len(names) != len(found):
             hint = f"it gives {len(found)}: {', '.join(found)}"
             raise ModelError(f"`model.outputs` names {len(names)} outputs ({', '.join(names)})", hint=hint)
@@ -150,15 +159,11 @@ def _output_spec(name: str, value: Any) -> TensorSpec:
     return TensorSpec(name, str(value.dtype), shape)
 
 
-def _to_numpy(tensor: torch.Tensor, shared: set[int]) -> Any:
-    """On the host; half precisions as float32, so that a pipeline's outputs do not change with `torch.dtype`.
-
-    A view of a parameter or of an input (in `shared`) is copied: who gets it may write to it.
-    """
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    """On the host; half precisions as float32, so that a pipeline's outputs do not change with `torch.dtype`."""
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
-    array = tensor.cpu().numpy()
-    return array.copy() if tensor.untyped_storage().data_ptr() in shared and tensor.device.type == "cpu" else array
+    return tensor.cpu()
 
 
 def _translate(exc: Exception) -> ExecutionError | OutOfMemoryError:
