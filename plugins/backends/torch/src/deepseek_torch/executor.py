@@ -66,9 +66,7 @@ class TorchExecutor:
             with torch.inference_mode():
                 tensors = {name: self._tensor(name, inputs[name]) for name in self._names if name in inputs}
                 given = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
-                results = {name: _on_host(value) for name, value in self._named(self._call(tensors))}
-                return {name: value.numpy() if self._is_own(value, given) else value.numpy().copy()
-                        for name, value in results.items()}  # fmt: skip
+                return {name: self._to_numpy(value, given) for name, value in self._named(self._call(tensors))}
         except DeepSeekError:
             raise
         # Operators raise RuntimeError, IndexError, TypeError, ...: all are failures of this one request.
@@ -104,10 +102,17 @@ class TorchExecutor:
         layout = self._layout if tensor.ndim == 4 else torch.preserve_format
         return tensor.to(self._device, dtype, non_blocking=True, copy=self._copies, memory_format=layout)
 
-    def _is_own(self, result: torch.Tensor, given: set[int]) -> bool:
-        """Not a view of a parameter or of an input: who gets it may write to it."""
-        place = result.untyped_storage().data_ptr()
-        return place not in given and place not in self._kept
+    def _to_numpy(self, tensor: torch.Tensor, given: set[int]) -> Any:
+        """On the host, and the caller's own to write to: a view of a parameter or of an input is copied.
+
+        Half precisions come as float32, so that a pipeline's outputs do not change with `torch.dtype`.
+        """
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            tensor = tensor.float()
+        if tensor.device.type != "cpu":
+            return tensor.cpu().numpy()
+        place = tensor.untyped_storage().data_ptr()
+        return tensor.numpy().copy() if place in given or place in self._kept else tensor.numpy()
 
     def _call(self, tensors: dict[str, torch.Tensor]) -> Any:
         module = self._module
@@ -118,7 +123,9 @@ class TorchExecutor:
         if isinstance(results, Mapping):
             found = {str(key): value for key, value in results.items() if isinstance(value, torch.Tensor)}
         else:
-            values = [leaf for leaf in tree_leaves(results) if isinstance(leaf, torch.Tensor)]
+            # Flattening nested results takes longer than all the rest, and most modules give one tensor.
+            leaves = [results] if isinstance(results, torch.Tensor) else tree_leaves(results)
+            values = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
             found = dict(zip(default_names(len(values)), values, strict=True))
         names = self._outputs or list(found)
         if set(names) <= set(found):
@@ -157,13 +164,6 @@ def _filler(spec: TensorSpec) -> torch.Tensor:
 def _output_spec(name: str, value: Any) -> TensorSpec:
     shape = tuple(ANY if n == (_LENGTH if axis else _ROWS) else n for axis, n in enumerate(value.shape))
     return TensorSpec(name, str(value.dtype), shape)
-
-
-def _on_host(tensor: torch.Tensor) -> torch.Tensor:
-    """On the host; half precisions as float32, so that a pipeline's outputs do not change with `torch.dtype`."""
-    if tensor.dtype in (torch.bfloat16, torch.float16):
-        tensor = tensor.float()
-    return tensor.cpu()
 
 
 def _translate(exc: Exception) -> ExecutionError | OutOfMemoryError:
