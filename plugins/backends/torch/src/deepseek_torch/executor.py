@@ -120,12 +120,13 @@ class TorchExecutor:
 
     def _named(self, results: Any) -> list[tuple[str, torch.Tensor]]:
         """Outputs by name: the pipeline's names; else a mapping's own keys, or ``output``, ``output_0``, ..."""
+        if isinstance(results, torch.Tensor) and len(self._outputs) < 2:
+            # Most modules; the general way would take longer than all the rest of a call.
+            return [(self._outputs[0] if self._outputs else "output", results)]
         if isinstance(results, Mapping):
             found = {str(key): value for key, value in results.items() if isinstance(value, torch.Tensor)}
         else:
-            # Flattening nested results takes longer than all the rest, and most modules give one tensor.
-            leaves = [results] if isinstance(results, torch.Tensor) else tree_leaves(results)
-            values = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+            values = [leaf for leaf in tree_leaves(results) if isinstance(leaf, torch.Tensor)]
             found = dict(zip(default_names(len(values)), values, strict=True))
         names = self._outputs or list(found)
         if set(names) <= set(found):
