@@ -24,8 +24,11 @@ def prepare(engines: Iterable[str] = ENGINES) -> None:
     warnings.simplefilter("ignore")
     writers: dict[str, dict[str, Callable[[Path], None]]] = {
         "onnxruntime": {"identity.onnx": _identity, "resnet50.onnx": lambda path: _resnet().save_onnx(path)},
-        "torch": {"resnet50.safetensors": lambda path: _resnet().save_safetensors(path)},
-        "tensorflow": {"resnet50_savedmodel": lambda path: _resnet().save_saved_model(path)},
+        "torch": {"linear.safetensors": _linear, "resnet50.safetensors": lambda path: _resnet().save_safetensors(path)},
+        "tensorflow": {
+            "identity_savedmodel": _identity_savedmodel,
+            "resnet50_savedmodel": lambda path: _resnet().save_saved_model(path),
+        },
     }
     for name, write in [item for engine in engines for item in writers[engine].items()]:
         if not (MODELS / name).exists():
@@ -42,6 +45,38 @@ def configuration(engine: str) -> dict[str, Any]:
     declared = {"inputs": {"image": {"shape": [-1, 3, 224, 224]}}, "outputs": ["logits"]}
     model = {"source": str(MODELS / "resnet50.safetensors"), **declared}
     return {"model": model, "torch": {"factory": f"{EXAMPLES}/resnet50.py:build"}}
+
+
+def smallest(engine: str) -> dict[str, Any]:
+    """A model with next to no work as a pipeline: ``x`` to ``y``, float32[N, 16]."""
+    if engine == "onnxruntime":
+        return {"model": str(MODELS / "identity.onnx")}
+    if engine == "tensorflow":
+        return {"model": str(MODELS / "identity_savedmodel")}
+    source = {"source": str(MODELS / "linear.safetensors"), "inputs": {"x": {"shape": [-1, 16]}}, "outputs": ["y"]}
+    arguments = {"in_features": 16, "out_features": 16}
+    return {"model": source, "torch": {"factory": "torch.nn:Linear", "factory_args": arguments}}
+
+
+def bare_smallest(engine: str, executor: Any) -> Call:
+    """The same session, module or function, called with the engine's own API: NumPy in, NumPy out."""
+    if engine == "onnxruntime":
+        session = executor._session
+        return lambda x: session.run(None, {"x": x})[0]
+    if engine == "tensorflow":
+        import tensorflow as tf
+
+        function = executor._function
+        return lambda x: function(x=tf.constant(x))["y"].numpy()
+    import torch
+
+    module = executor._module
+
+    def call(x: Any) -> Any:
+        with torch.inference_mode():
+            return module(torch.from_numpy(x)).numpy()
+
+    return call
 
 
 def bare(engine: str, device: str = "cpu", executor: Any = None) -> Call:
@@ -78,6 +113,23 @@ def _identity(path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def _linear(path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file(torch.nn.Linear(16, 16).state_dict(), path)
+
+
+def _identity_savedmodel(path: Path) -> None:
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 16], tf.float32, name="x")])
+    def serve(x: Any) -> dict[str, Any]:
+        return {"y": tf.identity(x)}
+
+    tf.saved_model.save(tf.Module(), str(path), signatures={"serving_default": serve})
 
 
 def _bare_onnxruntime(device: str, executor: Any) -> Call:

@@ -20,12 +20,12 @@ from measure import side_by_side
 import deepseek
 
 
-def identity(rounds: int) -> dict[str, float]:
-    """One ONNX Runtime session, float32[1, 16], called bare and through `pipeline.run`."""
+def smallest(engine: str, rounds: int) -> dict[str, float]:
+    """A model with next to no work, float32[1, 16], bare and through `pipeline.run`."""
     x = np.ones((1, 16), np.float32)
-    with deepseek.build({"model": str(models.MODELS / "identity.onnx")}) as pipeline:
-        session = executor(pipeline)._session
-        return side_by_side(lambda: pipeline.run(x=x), lambda: session.run(None, {"x": x}), rounds * 10, calls=50)
+    with deepseek.build(models.smallest(engine)) as pipeline:
+        call = models.bare_smallest(engine, executor(pipeline))
+        return side_by_side(lambda: pipeline.run(x=x), lambda: call(x), rounds * 10, calls=50)
 
 
 def executor(pipeline: deepseek.Pipeline) -> Any:
@@ -55,11 +55,13 @@ def main() -> None:
     parser.add_argument("engine", choices=models.ENGINES)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--smallest-only", action="store_true", help="leave ResNet-50 out")
     arguments = parser.parse_args()
     results: dict[str, Any] = {"engine": arguments.engine, "device": arguments.device}
-    if arguments.engine == "onnxruntime" and arguments.device == "cpu":
-        results["identity"] = identity(arguments.rounds)
-    results["resnet50"] = resnet50(arguments.engine, arguments.device, arguments.rounds)
+    if arguments.device == "cpu":
+        results["smallest"] = smallest(arguments.engine, arguments.rounds)
+    if not arguments.smallest_only:
+        results["resnet50"] = resnet50(arguments.engine, arguments.device, arguments.rounds)
     print(json.dumps(results))
 
 

@@ -114,7 +114,7 @@ def table(results: dict[str, Any], arguments: str) -> str:
     lines = [f"Made by `python benchmarks/run.py {arguments}`".rstrip(" `") + "`.", "", f"{described}.", ""]
     lines += ["| call | bare ms | pipeline ms | ratio (quartiles) | added us |", "| --- | --- | --- | --- | --- |"]
     for engine, found in results["overhead"].items():
-        rows = {"identity float32[1, 16]": found["identity"]} if "identity" in found else {}
+        rows = {"smallest model": found["smallest"]} if "smallest" in found else {}
         rows |= {f"ResNet-50 {batch}": row for batch, row in found["resnet50"].items()}
         for name, row in rows.items():
             spread = f"{row['ratio']:.4f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
