@@ -29,14 +29,14 @@ def main() -> None:
     parser.add_argument("--name", default="cpu")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--engines", nargs="+", default=list(models.ENGINES))
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=240, help="for each measurement of the overhead")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     models.prepare(arguments.engines)
     results: dict[str, Any] = {"machine": machine(arguments.device), "overhead": {}}
     for engine in arguments.engines:
         say(f"overhead {engine}")
-        options = ["--device", arguments.device, "--rounds", str(arguments.rounds)]
+        options = ["--device", arguments.device, "--seconds", str(arguments.seconds)]
         results["overhead"][engine] = script("overhead.py", engine, *options)
     if arguments.device == "cpu":
         results["memory"] = {engine: memory(engine) for engine in arguments.engines}
@@ -108,18 +108,28 @@ def machine(device: str) -> dict[str, Any]:
     return found
 
 
+def between(found: dict[str, float], form: str) -> str:
+    """A median with its 95% interval."""
+    return f"{found['median']:{form}} ({found['low']:{form}} to {found['high']:{form}})"
+
+
 def table(results: dict[str, Any], arguments: str) -> str:
     """The figures for people."""
     described = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     lines = [f"Made by `python benchmarks/run.py {arguments}`".rstrip(" `") + "`.", "", f"{described}.", ""]
-    lines += ["| call | bare ms | pipeline ms | ratio (quartiles) | added us |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        "| call | bare ms | pipeline ms | ratio | bare to itself | added us |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for engine, found in results["overhead"].items():
         rows = {"smallest model": found["smallest"]} if "smallest" in found else {}
         rows |= {f"ResNet-50 {batch}": row for batch, row in found["resnet50"].items()}
         for name, row in rows.items():
-            spread = f"{row['ratio']:.4f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
             times = f"{row['bare_s'] * 1e3:.4g} | {row['ours_s'] * 1e3:.4g}"
-            lines.append(f"| {engine} on {found['device']}, {name} | {times} | {spread} | {row['extra_us']:.1f} |")
+            spread = " | ".join(between(row[key], ".4f") for key in ("ratio", "control"))
+            lines.append(
+                f"| {engine} on {found['device']}, {name} | {times} | {spread} | {between(row['extra_us'], '.1f')} |"
+            )
     if "memory" in results:
         lines += ["", "| resident memory, ResNet-50 | bare MiB | pipeline MiB | ratio |", "| --- | --- | --- | --- |"]
         for engine, row in results["memory"].items():

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deepseek.devices import cpu
+from deepseek.devices import cpu, merge
+from deepseek.plugin import Device
 
 CPUINFO = "processor\t: 0\nmodel name\t: Acme 9000\nflags\t\t: fpu avx2 avx512f avx512_vnni amx_tile\n\n"
 
@@ -42,3 +43,12 @@ def test_no_limit(tmp_path: Path, limit: str) -> None:
     device = cpu(tmp_path, tmp_path / "absent")
     assert device.memory_bytes > 2**28
     assert (device.facts["cpu_quota"], device.facts["instruction_sets"]) == (0.0, [])
+
+
+def test_what_several_engines_know_of_one_card_is_put_together() -> None:
+    host = Device("cpu", "cpu", 100, 50, {"cores": 2})
+    one = Device("cuda:0", "cuda", 0, 0, {"onnxruntime": "CUDAExecutionProvider", "processor": "A"})
+    two = Device("cuda:0", "cuda", 80, 70, {"processor": "B", "capability": "9.0"})
+    facts = {"onnxruntime": "CUDAExecutionProvider", "processor": "A", "capability": "9.0"}
+    assert merge([host, one, two]) == (host, Device("cuda:0", "cuda", 80, 70, facts))
+    assert merge([host, two, one])[1].memory_bytes == 80

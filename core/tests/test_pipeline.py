@@ -50,7 +50,7 @@ def test_many_tasks_at_once(pipeline: deepseek.Pipeline) -> None:
         ({"x": X.astype("float64")}, "the input `x` is float64[2, 4]; the model takes x: float32[*, 4]"),
         ({"x": X[:, :3]}, "the input `x` is float32[2, 3]"),
         ({"x": X[0]}, "the input `x` is float32[4]"),
-        ({"x": [[1.0, 2.0, 3.0, 4.0]]}, "the input `x` is a list, not an array"),
+        ({"x": [[1.0, 2.0, 3.0, 4.0]]}, "the input `x` is a list, not a dense array"),
         ({"x": "cat.jpg"}, "use predict()"),
         ({"x": None}, "NoneType"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deepseek.config import PluginSettings
-from deepseek.errors import DeepSeekError, HookError, PluginError
+from deepseek.errors import ConfigError, DeepSeekError, HookError, PluginError
 from deepseek.plugins import Plugin, discover, select
 from deepseek.registry import Registry
 
@@ -154,6 +154,29 @@ def test_a_plugin_that_raises_in_a_hook_is_blamed(make: Make) -> None:
     with pytest.raises(HookError, match="acme-bad 1.0 raised in its hook `probe`: AttributeError") as caught:
         registry().ask("probe", config=None)
     assert isinstance(caught.value.__cause__, AttributeError)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("config.nothing", "acme-bad 1.0 raised in its hook `probe`: AttributeError"),
+        ("[1]", "acme-bad 1.0 answered its hook `probe` with a int"),
+    ],
+)
+def test_an_optional_plugin_that_fails_in_a_hook_is_passed_over(make: Make, fault: str, says: str) -> None:
+    make("bad", f"@hookimpl\ndef probe(config): return {fault}\n@hookimpl\ndef observe(config): return 1\n")
+    make("good", "@hookimpl\ndef probe(config): return [Device('good', '', 0, 0)]\n")
+    found = registry(optional=["bad"])
+    assert [answer.plugin for answer in found.ask("probe", config=None)] == ["good"]
+    assert states(found) == {"bad": "broken", "good": "active"}
+    assert found.plugins[0].why.startswith(says)
+    assert found.ask("observe", config=None) == []
+
+
+def test_an_optional_plugin_s_own_refusal_still_counts(make: Make) -> None:
+    make("strict", "@hookimpl\ndef probe(config): raise ConfigError('no such card')\n")
+    with pytest.raises(ConfigError, match="no such card"):
+        registry(optional=["strict"]).ask("probe", config=None)
 
 
 def test_answers_come_in_the_order_of_names_first_and_last_apart(make: Make) -> None:

@@ -36,9 +36,12 @@ def _tensor_check(spec: TensorSpec) -> Callable[[Any], None]:
     """The check of one input: its dtype, its number of dimensions, and the sizes that do not vary."""
     rank = None if spec.shape is None else len(spec.shape)
     sizes = [(axis, size) for axis, size in enumerate(spec.shape or ()) if size != ANY]
-    wanted, names = spec.dtype, dict[Any, str]()
+    wanted, names, arrays = spec.dtype, dict[Any, str](), set[type]()
 
     def check(tensor: Any) -> None:
+        if type(tensor) not in arrays:
+            _check_kind(spec, tensor)
+            arrays.add(type(tensor))
         try:
             shape, found = tensor.shape, names.get(tensor.dtype)
         except AttributeError:
@@ -57,7 +60,8 @@ def _tensor_check(spec: TensorSpec) -> Callable[[Any], None]:
 def dtype_name(dtype: Any) -> str:
     """NumPy's name for the dtype of any array library: ``torch.float32`` is ``float32``; text is ``str``."""
     # "float32", "torch.float32", "<dtype: 'float32'>", "<U3": the last word tells.
-    word = re.findall(r"\w+", str(dtype))[-1]
+    # A foreign byte order stays in sight (">f4"): no engine takes it.
+    word = re.findall(r">?\w+", str(dtype))[-1]
     return "str" if word in ("object", "str", "string", "bytes") or word[:1] in "US" else word
 
 
@@ -71,9 +75,15 @@ def _check_names(tensors: Tensors, specs: Mapping[str, TensorSpec], needed: froz
             raise InputError(f"the input `{name}` is missing", hint=f"the model's inputs are: {wanted}")
 
 
+def _check_kind(spec: TensorSpec, value: Any) -> None:
+    """Sparse tensors have a shape and a dtype too, but nothing that another library could take over."""
+    if not hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        raise _not_an_array(spec, value)
+
+
 def _not_an_array(spec: TensorSpec, value: object) -> InputError:
     hint = f"pass an array ({spec}), for example numpy.asarray(...), or use predict() for files and photographs"
-    return InputError(f"the input `{spec.name}` is a {type(value).__name__}, not an array", hint=hint)
+    return InputError(f"the input `{spec.name}` is a {type(value).__name__}, not a dense array", hint=hint)
 
 
 def _refuse(spec: TensorSpec, dtype: str, shape: Any) -> None:

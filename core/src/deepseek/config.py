@@ -76,7 +76,7 @@ class PluginSettings(Settings):
 
     enable: Annotated[list[str], Meta(description="Plugins to use beside those of `version`.")] = []
     disable: Annotated[list[str], Meta(description="Plugins that must not even be imported.")] = []
-    optional: Annotated[list[str], Meta(description="Plugins whose failure to load is reported and passed over.")] = []
+    optional: Annotated[list[str], Meta(description="Plugins whose failures are reported and passed over.")] = []
 
 
 class KernelSettings(Settings):

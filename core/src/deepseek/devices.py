@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from msgspec.structs import replace
 
 from deepseek.errors import DeviceError
 from deepseek.types import Device
@@ -56,6 +57,18 @@ def choose(name: str, devices: Sequence[Device], where: str = "") -> Device:
     found = ", ".join(dict.fromkeys(device.name for device in devices))
     hint = f"found: {found}; is the plugin for that hardware installed, and an engine built for it?"
     raise DeviceError(f"there is no device `{name}` on this machine", where=where, hint=hint)
+
+
+def merge(devices: Sequence[Device]) -> tuple[Device, ...]:
+    """One device of each name: engines see the same card, and each knows something of it (0 bytes: not known)."""
+    found: dict[str, Device] = {}
+    for device in devices:
+        if device.name in found:
+            first = found[device.name]
+            known = first if first.memory_bytes else device
+            device = replace(known, kind=first.kind, facts={**device.facts, **first.facts})
+        found[device.name] = device
+    return tuple(found.values())
 
 
 def resident_bytes() -> int:

@@ -5,7 +5,7 @@
     DeepSeekError               1   the root; catch this one
     ├── ConfigError             3   the pipeline file: unknown key, wrong value, bad YAML
     ├── PluginError             4   a plugin is broken, missing, or two claim one thing
-    │   └── HookError           5   a plugin raised inside a hook
+    │   └── HookError           5   a plugin raised inside a hook, or in a scheduler or codec that it made
     ├── PlanError               6   no plugin can do what the pipeline asks for
     │   └── MissingLibraryError 7   the plugin is there, its engine's library is not
     ├── ModelNotFoundError      8   the model's file or folder does not exist
@@ -69,7 +69,7 @@ class PluginError(DeepSeekError):
 
 
 class HookError(PluginError):
-    """A plugin raised inside a hook; the cause is chained."""
+    """A plugin raised inside a hook, or in a scheduler or codec that it made; the cause is chained."""
 
     exit_code = 5
 

@@ -46,8 +46,9 @@ def sections() -> dict[str, type[Settings]]:
 def probe(config: Config) -> list[Device]:
     """State which devices the plugin finds. The kernel always knows ``cpu`` and chooses by `device:`.
 
-    All answers are collected; of two devices with one name the first counts. Probe only what
-    `config.kernel.device` asks for when probing is expensive.
+    All answers are collected; what several plugins know of a device of one name is put together, the first known
+    value of each fact counts (0 bytes: not known). Probe only what `config.kernel.device` asks for when probing is
+    expensive.
 
     Returns:
         Devices with their memory and facts; an empty list when there are none.

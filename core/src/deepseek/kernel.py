@@ -23,12 +23,13 @@ from deepseek.errors import (
     PlanError,
 )
 from deepseek.files import output_errors
+from deepseek.guarded import GuardedCodec, GuardedExecutor, GuardedScheduler
 from deepseek.observed import Observed
 from deepseek.offers import Coding, Engine, Pass, Policy, Stage, Wrapper
 from deepseek.pipeline import BuildStep, Pipeline
 from deepseek.plan import Plan, Planned, Refusal
 from deepseek.plugins import discover, from_module, select
-from deepseek.protocols import Executor
+from deepseek.protocols import Codec, Executor, Scheduler
 from deepseek.registry import Answer, Registry
 from deepseek.routing import Router, choose_loader, find_route, wanted_engines
 from deepseek.types import Model, Source, TensorSpec
@@ -67,7 +68,8 @@ def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plug
         >>> print(deepseek.explain("pipeline.yaml"))            # doctest: +SKIP
     """
     config, registry = configure(configuration, overrides, plugins)
-    found = (devices.cpu(), *(d for answer in registry.ask("probe", config=config) for d in answer.value))
+    probed = [device for answer in registry.ask("probe", config=config) for device in answer.value]
+    found = devices.merge([devices.cpu(), *probed])
     device = devices.choose(config.kernel.device, found, config.document.where(("device",)))
     source = _source(config)
     question = {"source": source, "device": device, "config": config}
@@ -119,22 +121,35 @@ def assemble(plan: Plan) -> Pipeline:
         bench = _Workbench(plan, stack)
         model = bench.step(f"load {plan.loader.name}", plan.loader.plugin, plan.loader.record.load)
         model = _apply(plan, model, bench)
-        executor = bench.step(f"open {plan.engine.name}", plan.engine.plugin, partial(plan.engine.record.open, model))
+        engine = plan.engine
+        executor = bench.step(f"open {engine.name}", engine.plugin, partial(engine.record.open, model))
         stack.callback(executor.close)
         # Executors keep what they need; the loaded model would hold a second copy of the weights.
         del model
+        guarded = GuardedExecutor(executor, plan.registry.describe(engine.plugin))
         for item in plan.wrappers:
-            executor = bench.do(f"wrap {item.name}", item.plugin, partial(item.record.wrap, executor))
+            executor = bench.do(f"wrap {item.name}", item.plugin, partial(item.record.wrap, guarded))
             stack.callback(executor.close)
-        observers = tuple(answer.value for answer in plan.registry.ask("observe", config=plan.config))
-        runner: Executor = Observed(executor, observers, plan.device.name) if observers else executor
-        policy, coding = plan.policy, plan.coding
-        scheduler = bench.do(f"make {policy.name}", policy.plugin, partial(policy.record.make, runner))
+            guarded = GuardedExecutor(executor, plan.registry.describe(item.plugin))
+        scheduler = _scheduler(plan, guarded, bench)
         stack.callback(scheduler.close)
-        codec = None
-        if coding:
-            codec = bench.do(f"make {coding.name}", coding.plugin, partial(coding.record.make, executor.signature))
-        return Pipeline(plan, executor.signature, scheduler, codec, tuple(bench.steps), stack.pop_all())
+        return Pipeline(plan, executor, scheduler, _codec(plan, guarded, bench), tuple(bench.steps), stack.pop_all())
+
+
+def _scheduler(plan: Plan, executor: Executor, bench: _Workbench) -> Scheduler:
+    observers = tuple(answer.value for answer in plan.registry.ask("observe", config=plan.config))
+    runner: Executor = Observed(executor, observers, plan.device.name) if observers else executor
+    policy = plan.policy
+    made: Scheduler = bench.do(f"make {policy.name}", policy.plugin, partial(policy.record.make, runner))
+    return GuardedScheduler(made, plan.registry.describe(policy.plugin))
+
+
+def _codec(plan: Plan, executor: Executor, bench: _Workbench) -> Codec | None:
+    coding = plan.coding
+    if coding is None:
+        return None
+    made: Codec = bench.do(f"make {coding.name}", coding.plugin, partial(coding.record.make, executor.signature))
+    return GuardedCodec(made, plan.registry.describe(coding.plugin))
 
 
 class _Workbench:

@@ -94,6 +94,8 @@ class Engine(Record):
         describe: what the plan should say of it (providers, threads, dtype); may import the engine.
         library_bytes: resident memory of the engine's library itself, measured once.
         weight_copies: how many copies of the weights it holds.
+        reference: makes the executor that checks conversions: on the CPU, in the precision that the model is stored
+            in, whatever the settings; omitted: `open` does as well.
 
     Example:
         >>> Engine("acme", frozenset({"acme"}), lambda model: AcmeExecutor(model)).weight_copies      # doctest: +SKIP
@@ -106,6 +108,7 @@ class Engine(Record):
     describe: Callable[[], Mapping[str, object]] = dict
     library_bytes: int = 0
     weight_copies: float = 1.0
+    reference: Callable[[Model], Executor] | None = None
 
 
 class Wrapper(Record):

@@ -11,8 +11,8 @@ from typing import Any, Self
 from deepseek.checks import input_check
 from deepseek.errors import ClosedError, InputError, PlanError
 from deepseek.plan import Plan
-from deepseek.protocols import Codec, Request, Scheduler
-from deepseek.types import NO_OPTIONS, Options, Record, Signature, Tensors
+from deepseek.protocols import Codec, Executor, Request, Scheduler
+from deepseek.types import NO_OPTIONS, Options, Record, Tensors
 
 
 class BuildStep(Record):
@@ -36,6 +36,7 @@ class Pipeline:
 
     Attributes:
         signature: the inputs and outputs.
+        executor: what the engine (or the plugin that wraps its executor) made; for those who look inside.
         plan: what was decided, and by whom.
         steps: how long each step of the build took and what memory it added.
 
@@ -47,20 +48,21 @@ class Pipeline:
     def __init__(
         self,
         plan: Plan,
-        signature: Signature,
+        executor: Executor,
         scheduler: Scheduler,
         codec: Codec | None,
         steps: tuple[BuildStep, ...],
         resources: ExitStack,
     ) -> None:
         self.plan = plan
-        self.signature = signature
+        self.executor = executor
+        self.signature = executor.signature
         self.steps = steps
         self._scheduler = scheduler
         self._codec = codec
         self._resources = resources
         self._run = scheduler.run
-        self._check = input_check(signature)
+        self._check = input_check(executor.signature)
 
     def run(self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any) -> dict[str, Any]:
         """Compute on the caller's thread: named tensors in, named NumPy arrays out.

@@ -33,7 +33,20 @@ from deepseek.errors import (
 from deepseek.files import atomic_write, output_errors
 from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Stage, Wrapper
 from deepseek.protocols import Codec, Executor, Observer, Request, Scheduler, Sink
-from deepseek.types import ANY, NO_OPTIONS, Array, Batch, Device, Model, Options, Signature, Source, Tensors, TensorSpec
+from deepseek.types import (
+    ANY,
+    HOST,
+    NO_OPTIONS,
+    Array,
+    Batch,
+    Device,
+    Model,
+    Options,
+    Signature,
+    Source,
+    Tensors,
+    TensorSpec,
+)
 from deepseek.units import Duration, Percent, Size
 from deepseek.versions import API
 
@@ -62,6 +75,7 @@ def library_missing(module: str, plugin: str, *flavours: str) -> Decline | None:
 __all__ = [
     "ANY",
     "API",
+    "HOST",
     "NO_OPTIONS",
     "Array",
     "Batch",

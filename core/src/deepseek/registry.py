@@ -40,7 +40,7 @@ class Registry:
 
     Args:
         plugins: from `select`; blocked ones are kept for the record and never imported.
-        optional: names whose failure to load is noted and passed over.
+        optional: names whose failure to load, or in a hook, is noted and passed over.
 
     Raises:
         PluginError: a plugin can't be imported, is written for another API, or misspells a hook.
@@ -50,14 +50,14 @@ class Registry:
         self._pm = pluggy.PluginManager("deepseek")
         self._pm.add_hookspecs(hookspecs)
         self._pm.register(fifo, "fifo")
-        passed_over = set(optional)
+        self._optional = frozenset(optional)
         self.plugins: list[Plugin] = []
         # The last registered answers first, so names register from last to first.
         for plugin in sorted(plugins, key=lambda item: item.name, reverse=True):
-            self.plugins.insert(0, self._admit(plugin, plugin.name in passed_over))
+            self.plugins.insert(0, self._admit(plugin))
         self._by_name = {plugin.name: plugin for plugin in self.plugins}
 
-    def _admit(self, plugin: Plugin, optional: bool) -> Plugin:
+    def _admit(self, plugin: Plugin) -> Plugin:
         if plugin.state != "found":
             return plugin
         try:
@@ -65,7 +65,7 @@ class Registry:
             module = plugin.module or _import(plugin)
             hooks = _check_hooks(plugin, module)
         except PluginError as error:
-            if not optional:
+            if plugin.name not in self._optional:
                 raise
             state = "incompatible" if "plugin API" in error.what else "broken"
             return replace(plugin, state=state, why=f"{error.what} (optional)")
@@ -103,16 +103,28 @@ class Registry:
         answer, and each exception, is known by the plugin that it came from.
 
         Raises:
-            HookError: a plugin raised something that is not a DeepSeekError.
+            HookError: a plugin raised something that is not a DeepSeekError, or answered with something else than
+                the hook takes. An optional plugin that does so takes part no longer, and its answers so far count.
         """
         answers = []
         for impl in reversed(getattr(self._pm.hook, hook).get_hookimpls()):
-            with self.blamed(impl.plugin_name, f"in its hook `{hook}`"):
-                value = impl.function(*(arguments[name] for name in impl.argnames))
-            if value is not None:
-                self._check_answer(impl.plugin_name, hook, value)
-                answers.append(Answer(impl.plugin_name, value))
+            try:
+                with self.blamed(impl.plugin_name, f"in its hook `{hook}`"):
+                    value = impl.function(*(arguments[name] for name in impl.argnames))
+                if value is not None:
+                    self._check_answer(impl.plugin_name, hook, value)
+                    answers.append(Answer(impl.plugin_name, value))
+            except HookError as error:
+                if impl.plugin_name not in self._optional:
+                    raise
+                self._drop(impl.plugin_name, error)
         return answers
+
+    def _drop(self, name: str, error: HookError) -> None:
+        self._pm.unregister(name=name)
+        broken = replace(self._by_name[name], state="broken", why=f"{error.what} (optional)")
+        self._by_name[name] = broken
+        self.plugins = [broken if plugin.name == name else plugin for plugin in self.plugins]
 
     def _check_answer(self, plugin: str, hook: str, value: Any) -> None:
         """An answer of a kind that nobody looks for would be passed over in silence."""

@@ -131,6 +131,10 @@ class Device(Record):
     facts: Mapping[str, object] = {}
 
 
+#: The host's processor, of which nothing more needs to be known: where conversions are checked.
+HOST = Device("cpu", "cpu", 0, 0)
+
+
 class Model(Record):
     """A loaded model in some format.
 

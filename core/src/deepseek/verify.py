@@ -39,7 +39,7 @@ def compare(original: Model, converted: Model, engines: Sequence[Engine]) -> str
     with ExitStack() as stack:
         executors = []
         for engine, model in ((first, original), (second, converted)):
-            executors.append(executor := engine.open(model))
+            executors.append(executor := (engine.reference or engine.open)(model))
             stack.callback(executor.close)
         return _compare(*executors)
 

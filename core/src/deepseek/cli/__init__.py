@@ -18,6 +18,18 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 
+class Terminated(BaseException):
+    """The system asked the process to end. Not a SystemExit, which a plugin might have raised.
+
+    Args:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
 #: The core's verbs, and the modules that are imported when one of them is called.
 VERBS = {
     "explain": "inspecting", "plugin": "authoring", "plugins": "inspecting", "run": "running",
@@ -56,6 +68,12 @@ class Verbs(click.Group):
             registry.ask("commands", app=self)
         except DeepSeekError as error:
             print(f"warning: {error}", file=sys.stderr)
+        for plugin in registry.plugins:
+            if plugin.state != "active":
+                print(
+                    f"warning: without the verbs of {plugin.name}, which is {plugin.state}: {plugin.why}",
+                    file=sys.stderr,
+                )
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,6 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
+    except Terminated as signalled:
+        code = signalled.exit_code
     except Exception as error:
         if debug:
             raise
@@ -126,7 +146,7 @@ def _fault(error: Exception) -> int:
 
 def _terminate(number: int, frame: object) -> None:
     """End in order, so that what is half done is undone: exit code 128 + the signal's number, as a shell has it."""
-    raise SystemExit(128 + number)
+    raise Terminated(number)
 
 
 def _discard_output() -> None:

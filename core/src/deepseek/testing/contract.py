@@ -55,7 +55,7 @@ class PluginContract:
     #: How far results in a batch may differ from those one by one, relative to the largest output.
     tolerance: ClassVar[float] = 1e-4
 
-    #: How much resident memory may grow from one build and close to the next, bytes.
+    #: How much resident memory may grow from one build and close to the next, bytes, once it has settled.
     leak_bytes: ClassVar[int] = 4 << 20
 
     def configuration(self, folder: Path) -> dict[str, Any]:
@@ -169,13 +169,21 @@ class PluginContract:
                 pipeline.run(self.inputs(pipeline, 1))
             gc.collect()
 
+        def growth() -> tuple[int, int]:
+            files, memory = process.num_fds(), resident_bytes()
+            for _ in range(5):
+                cycle()
+            return process.num_fds() - files, resident_bytes() - memory
+
         for _ in range(3):
             cycle()
-        files, memory = process.num_fds(), resident_bytes()
-        for _ in range(5):
-            cycle()
-        assert process.num_fds() <= files
-        assert resident_bytes() - memory <= 5 * self.leak_bytes
+        # Pools and caches of the libraries fill up at some time or other; a leak goes on.
+        seen = [growth()]
+        while (seen[-1][0] > 0 or seen[-1][1] > 5 * self.leak_bytes) and len(seen) < 5:
+            seen.append(growth())
+        files, memory = seen[-1]
+        assert files <= 0, f"open files, growth in each 5 cycles: {[count for count, _ in seen]}"
+        assert memory <= 5 * self.leak_bytes, f"bytes, growth in each 5 cycles: {[size for _, size in seen]}"
 
     def test_bad_settings_are_refused_by_name(self, config: dict[str, Any]) -> None:
         for section, key in self.bad_settings:

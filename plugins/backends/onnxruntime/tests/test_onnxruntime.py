@@ -132,7 +132,7 @@ def test_threads_and_levels_reach_the_session(tmp_path: Path) -> None:
     assert plan.to_dict()["execute"]["providers"] == ["CPUExecutionProvider"]
     assert plan.to_dict()["execute"]["threads"] == 1
     with deepseek.build({"model": matmul(tmp_path), "onnxruntime": settings}) as pipeline:
-        options = pipeline._scheduler._execute.__self__._session.get_session_options()
+        options = pipeline.executor._session.get_session_options()
         assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
         assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
         assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -16,6 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow.core.protobuf import saved_model_pb2
 
 import deepseek
 from deepseek.errors import ConfigError, InputError, MissingLibraryError, ModelError, PlanError, UnsafeModelError
@@ -165,6 +167,29 @@ def test_a_corrupt_saved_model(tmp_path: Path, spoil: str) -> None:
         shutil.rmtree(path / "variables")
     with pytest.raises(ModelError, match="saved: TensorFlow can't read it"):
         deepseek.build({"model": str(path)})
+
+
+def test_a_saved_model_as_text_whole_and_half_written(tmp_path: Path) -> None:
+    path = Path(saved_model(tmp_path))
+    graph = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    text = text_format.MessageToString(graph)
+    (path / "saved_model.pb").unlink()
+    (path / "saved_model.pbtxt").write_text(text)
+    with deepseek.build({"model": str(path)}) as pipeline:
+        assert pipeline.run(x=X)["y"].shape == (3, 3)
+    for content, says in ((text[: len(text) // 2], "TensorFlow can't read it: [0-9]+:"), ("", "it holds no graph")):
+        (path / "saved_model.pbtxt").write_text(content)
+        with pytest.raises(ModelError, match=f"saved: {says}"):
+            deepseek.build({"model": str(path)})
+
+
+def test_sparse_inputs_are_refused(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with deepseek.build({"model": saved_model(tmp_path)}) as pipeline:
+        with pytest.raises(InputError, match="the input `x` is a SparseTensor, not a dense array"):
+            pipeline.run(x=tf.sparse.from_dense(X))
+        with pytest.raises(InputError, match="TensorFlow can't take the input `x`"):
+            pipeline.run(x=torch.from_numpy(X).to_sparse())
 
 
 def test_a_shape_that_only_the_graph_refuses(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import deepseek
 from deepseek.errors import (
     DeviceError,
     ExecutionError,
+    InputError,
     MissingLibraryError,
     ModelError,
     PlanError,
@@ -72,11 +73,35 @@ def test_an_archive_tells_its_own_signature(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [X, X[::-1], torch.from_numpy(X), np.lib.stride_tricks.as_strided(X, writeable=False)]
+    "array",
+    [
+        X.copy(),
+        np.ascontiguousarray(X[::-1])[::-1],
+        X[::-1].copy()[::-1].view(np.memmap),
+        np.lib.stride_tricks.as_strided(X, writeable=False),
+        torch.from_numpy(X.copy()),
+        torch.from_numpy(X.copy()).requires_grad_(),
+    ],
+    ids=["plain", "backwards", "a subclass backwards", "read-only", "torch", "with gradients"],
 )
 def test_any_array_is_taken(tmp_path: Path, array: Any) -> None:
     with deepseek.build(config(tmp_path, safetensors)) as pipeline:
-        assert pipeline.run(x=array)["y"].shape == (3, 3)
+        np.testing.assert_allclose(pipeline.run(x=array)["y"], wanted(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (torch.from_numpy(X.copy()).to_sparse(), "the input `x` is sparse\n  fix: pass it dense"),
+        (X.astype(">f4"), r"the input `x` is >f4\[3, 4\]; the model takes x: float32"),
+    ],
+    ids=["sparse", "byte order"],
+)
+def test_arrays_that_can_not_be_taken(tmp_path: Path, array: Any, says: str) -> None:
+    with deepseek.build(config(tmp_path, safetensors)) as pipeline:
+        with pytest.raises(InputError, match=says):
+            pipeline.run(x=array)
+        assert pipeline.run(x=X)["y"].shape == (3, 3)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-2), ("bfloat16", 5e-2)])

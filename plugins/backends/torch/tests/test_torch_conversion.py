@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def test_another_engine_gets_the_model_as_onnx(tmp_path: Path, write: Callable[[
     with deepseek.build(config(tmp_path, write, engine="onnxruntime")) as pipeline:
         np.testing.assert_allclose(pipeline.run(x=X)["y"], wanted(), rtol=1e-4)
         assert "largest error on random input" in pipeline.steps[2].note
+
+
+@pytest.mark.slow
+def test_a_conversion_is_held_against_the_model_as_stored(tmp_path: Path) -> None:
+    given = config(tmp_path, safetensors, engine="onnxruntime")
+    given["torch"] = {**given["torch"], "dtype": "bfloat16"}
+    with deepseek.build(given) as pipeline:
+        np.testing.assert_allclose(pipeline.run(x=X)["y"], wanted(), rtol=1e-4)
+        [error] = re.findall(r"largest error on random input (\S+)", pipeline.steps[2].note)
+    assert float(error) < 1e-5
 
 
 def test_a_conversion_needs_shapes(tmp_path: Path) -> None:

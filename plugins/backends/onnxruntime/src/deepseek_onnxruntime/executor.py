@@ -1,10 +1,11 @@
-"""Running a session: NumPy arrays straight through on the CPU, bound memory elsewhere."""
+"""Running a session: NumPy arrays straight through on the CPU, bound memory (IO binding) elsewhere."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from onnxruntime import OrtValue
 
 from deepseek.plugin import (
     ANY,
@@ -23,6 +24,8 @@ from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 
 #: ONNX Runtime's names of element types that differ from NumPy's.
 _DTYPES = {"float": "float32", "double": "float64", "string": "str"}
+#: DLPack's numbers of memory that the host reads: its own, and the pinned part of it.
+_HOST = (1, 3)
 
 
 class OnnxRuntimeExecutor:
@@ -63,8 +66,15 @@ class OnnxRuntimeExecutor:
     def _run_bound(self, inputs: Tensors) -> Any:
         session = self._session
         binding = session.io_binding()
+        on_card = {name: value for name, value in inputs.items() if not _on_host(value)}
         for name, value in inputs.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(as_numpy(value)))
+            if name in on_card:
+                binding.bind_ortvalue_input(name, _on_card(name, value))
+            else:
+                binding.bind_cpu_input(name, np.ascontiguousarray(as_numpy(value)))
+        if on_card:
+            # Who computed them may not be done: its stream is not the session's.
+            binding.synchronize_inputs()
         for name in self._names:
             binding.bind_output(name)
         session.run_with_iobinding(binding)
@@ -80,6 +90,19 @@ def as_numpy(value: Any) -> np.ndarray[Any, Any]:
     # Tensors on a card, sparse ones and those that need gradients can't be handed over; each library says so its way.
     except Exception as exc:
         raise InputError(f"ONNX Runtime can't take this {type(value).__name__}: {exc}") from exc
+
+
+def _on_host(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or value.__dlpack_device__()[0] in _HOST
+
+
+def _on_card(name: str, value: Any) -> Any:
+    """A DLPack array on the card, without a copy. Raises InputError."""
+    try:
+        return OrtValue.from_dlpack(value)
+    # Not contiguous, of a dtype that it lacks, ...; versions before 1.30 lack the function.
+    except Exception as exc:
+        raise InputError(f"ONNX Runtime can't take the input `{name}` from the card: {exc}") from exc
 
 
 def _spec(item: Any) -> TensorSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deepseek.plugin import Config, Device, Engine, Executor, Loader, Model, Signature, Source
+from deepseek.plugin import HOST, Config, Device, Engine, Executor, Loader, Model, Signature, Source
 from deepseek_onnxruntime.providers import choose_providers
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 
@@ -29,6 +29,11 @@ def engine(device: Device, config: Config) -> Engine:
 
         return OnnxRuntimeExecutor(model, settings, device)
 
+    def reference(model: Model) -> Executor:
+        from deepseek_onnxruntime.executor import OnnxRuntimeExecutor
+
+        return OnnxRuntimeExecutor(model, OnnxRuntimeSettings(), HOST)
+
     def describe() -> Mapping[str, object]:
         import onnxruntime
 
@@ -40,4 +45,4 @@ def engine(device: Device, config: Config) -> Engine:
             "graph_optimization": settings.graph_optimization,
         }
 
-    return Engine("onnxruntime", frozenset({"onnx"}), open_, describe, LIBRARY_BYTES, weight_copies=2.0)
+    return Engine("onnxruntime", frozenset({"onnx"}), open_, describe, LIBRARY_BYTES, 2.0, reference)

@@ -1,4 +1,8 @@
-"""Which execution provider runs on which device. Named ones are used or refused, never replaced."""
+"""Which execution provider runs on which device. Named ones are used or refused, never replaced.
+
+On a card whose providers are not named the CPU comes second, as the plan says: every card leaves some operators to it
+(those that compute sizes, above all). Which ones, `deepseek_onnxruntime.session` reports.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from typing import Any
 
 from deepseek.plugin import Device, DeviceError
 
+CPU = "CPUExecutionProvider"
 #: Device kind -> execution provider.
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "rocm": "ROCMExecutionProvider"}
+PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "rocm": "ROCMExecutionProvider"}
 
 
 def find_devices(wanted: str) -> list[Device]:
@@ -35,7 +40,7 @@ def choose_providers(named: list[str], device: Device) -> list[Any]:
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
-    chosen = named or [PROVIDERS.get(device.kind, device.kind)]
+    chosen = named or list(dict.fromkeys([PROVIDERS.get(device.kind, device.kind), CPU]))
     for name in chosen:
         if name not in available:
             hint = f"this build offers {', '.join(available)}; onnxruntime-gpu brings CUDA"

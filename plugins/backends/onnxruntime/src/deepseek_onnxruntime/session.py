@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from deepseek.plugin import (
     atomic_write,
     output_errors,
 )
-from deepseek_onnxruntime.providers import choose_providers
+from deepseek_onnxruntime.providers import CPU, choose_providers
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 
 _LEVELS = {
@@ -30,6 +33,8 @@ _LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 _ERRORS_ONLY = 3
+
+logger = logging.getLogger("deepseek.onnxruntime")
 
 
 def open_session(path: Path, settings: OnnxRuntimeSettings, device: Device) -> Any:
@@ -42,6 +47,8 @@ def open_session(path: Path, settings: OnnxRuntimeSettings, device: Device) -> A
         OutOfMemoryError: the weights do not fit.
     """
     providers = choose_providers(settings.providers, device)
+    if device.kind == "cuda":
+        _preload_libraries()
     if settings.optimized_model is None:
         return _open(path, _options(settings), providers)
     if settings.optimized_model.resolve() == path.resolve():
@@ -66,7 +73,9 @@ def _options(settings: OnnxRuntimeSettings) -> Any:
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = settings.inter_op_threads
     options.graph_optimization_level = _LEVELS[settings.graph_optimization]
-    if settings.providers and "CPUExecutionProvider" not in settings.providers:
+    # What `_report` reads; versions that do not know the key ignore it.
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if settings.providers and CPU not in settings.providers:
         # Operators that a provider lacks would else run on the CPU without a word.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
@@ -82,7 +91,28 @@ def _open(path: Path, options: Any, providers: list[Any]) -> Any:
     # Without this a provider that fails later would be replaced by the CPU without a word.
     session.disable_fallback()
     _started(session, providers)
+    _report(session, providers)
     return session
+
+
+def _preload_libraries() -> None:
+    """Find CUDA and cuDNN among the installed wheels of NVIDIA's; what is missing shows when the provider starts."""
+    if hasattr(onnxruntime, "preload_dlls"):
+        # It prints what it does not find; standard output is for answers.
+        with contextlib.redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
+
+
+def _report(session: Any, providers: list[Any]) -> None:
+    """Say which operators the first provider left to the CPU."""
+    if providers[0] == CPU or not hasattr(session, "get_provider_graph_assignment_info"):
+        return
+    placed = [(part.ep_name, node.op_type) for part in session.get_provider_graph_assignment_info()
+              for node in part.get_nodes()]  # fmt: skip
+    left = sorted(kind for name, kind in placed if name == CPU)
+    if left:
+        kinds = ", ".join(dict.fromkeys(left))
+        logger.warning("%d of %d operators run on the CPU, not on the card: %s", len(left), len(placed), kinds)
 
 
 def _started(session: Any, providers: list[Any]) -> None:
@@ -101,7 +131,7 @@ def _translate(exc: Exception, path: Path) -> ModelError | OutOfMemoryError:
     if "bad_alloc" in text or "allocate memory" in text:
         return OutOfMemoryError("there is not enough memory for its weights", where=str(path))
     if "disable_cpu_ep_fallback" in text or "fallback to CPU EP" in text:
-        hint = "add CPUExecutionProvider behind it in `onnxruntime.providers`, or convert the model"
+        hint = f"add {CPU} behind it in `onnxruntime.providers`, or convert the model"
         return ModelError("some of its operators are not in the providers named", where=str(path), hint=hint)
     hint = "check it with onnx.checker.check_model, or export it again"
     return ModelError(f"ONNX Runtime can't open this model: {text}", where=str(path), hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from deepseek.plugin import Config, Decline, Device, Engine, Executor, Model
+from deepseek.plugin import HOST, Config, Decline, Device, Engine, Executor, Model
 from deepseek_tensorflow.settings import TensorFlowSettings
 
 #: Resident memory of the library after import (measured, see benchmarks/).
@@ -23,6 +23,11 @@ def engine(device: Device, config: Config) -> Engine | Decline:
 
         return TensorFlowExecutor(model, settings, device)
 
+    def reference(model: Model) -> Executor:
+        from deepseek_tensorflow.executor import TensorFlowExecutor
+
+        return TensorFlowExecutor(model, TensorFlowSettings(), HOST)
+
     def describe() -> Mapping[str, object]:
         return {
             "library": f"tensorflow {_version()}",
@@ -30,7 +35,7 @@ def engine(device: Device, config: Config) -> Engine | Decline:
             "threads": settings.threads or device.facts.get("cores"),
         }
 
-    return Engine("tensorflow", frozenset({"tensorflow"}), open_, describe, LIBRARY_BYTES)
+    return Engine("tensorflow", frozenset({"tensorflow"}), open_, describe, LIBRARY_BYTES, reference=reference)
 
 
 def _version() -> str:

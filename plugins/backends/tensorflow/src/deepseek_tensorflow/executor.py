@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.plugin import Device, DeviceError, ExecutionError, InputError, Model, Options, OutOfMemoryError, Tensors
-from deepseek_tensorflow.library import tensorflow
+from deepseek.plugin import Device, ExecutionError, InputError, Model, Options, OutOfMemoryError, Tensors
+from deepseek_tensorflow.library import placement, tensorflow
 from deepseek_tensorflow.loading import Graph
 from deepseek_tensorflow.settings import TensorFlowSettings
 
@@ -20,9 +20,7 @@ class TensorFlowExecutor:
 
     def __init__(self, model: Model, settings: TensorFlowSettings, device: Device) -> None:
         self._tf = tensorflow()
-        self._place = "/CPU:0" if device.kind == "cpu" else f"/GPU:{device.name.partition(':')[2] or 0}"
-        if device.kind != "cpu" and not self._tf.config.list_physical_devices("GPU"):
-            raise DeviceError("TensorFlow finds no GPU", hint="pip install 'deepseek-tensorflow[gpu]'")
+        self._placed = placement(device)
         graph: Graph = model.native
         self._owner = graph.owner
         self._function: Any = self._compiled(graph) if settings.jit_compile else graph.function
@@ -33,10 +31,9 @@ class TensorFlowExecutor:
         """Compute; see `deepseek.plugin.Executor.run`."""
         tf = self._tf
         try:
-            with tf.device(self._place):
-                tensors = {
-                    name: tf.convert_to_tensor(_plain(value), self._dtypes[name]) for name, value in inputs.items()
-                }
+            with self._placed():
+                # `constant` takes half the time of `convert_to_tensor`.
+                tensors = {name: tf.constant(_plain(name, value), self._dtypes[name]) for name, value in inputs.items()}
                 return {name: value.numpy() for name, value in self._function(**tensors).items()}
         except tf.errors.ResourceExhaustedError as exc:
             raise OutOfMemoryError("TensorFlow ran out of memory", hint="send a smaller batch") from exc
@@ -58,9 +55,15 @@ class TensorFlowExecutor:
         return self._tf.function(call, jit_compile=True, autograph=False)
 
 
-def _plain(value: Any) -> Any:
-    """NumPy and TensorFlow arrays as they are; others over DLPack, without a copy."""
-    return value if isinstance(value, np.ndarray) or hasattr(value, "graph") else np.from_dlpack(value)
+def _plain(name: str, value: Any) -> Any:
+    """NumPy and TensorFlow arrays as they are; others over DLPack, without a copy. Raises InputError."""
+    if isinstance(value, np.ndarray) or hasattr(value, "graph"):
+        return value
+    try:
+        return np.from_dlpack(value)
+    # Tensors on a card, sparse ones and those that need gradients can't be handed over; each library says so its way.
+    except Exception as exc:
+        raise InputError(f"TensorFlow can't take the input `{name}`: {exc}") from exc
 
 
 def _first_line(exc: BaseException) -> str:

@@ -19,10 +19,10 @@ def probe(config: Config) -> list[Device]:
 
 
 @hookimpl
-def load(source: Source, config: Config) -> Loader | Decline | None:
+def load(source: Source, device: Device, config: Config) -> Loader | Decline | None:
     from deepseek_tensorflow.sources import offer
 
-    return offer(source, config)
+    return offer(source, device, config)
 
 
 @hookimpl

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from deepseek.plugin import Config, Device
+from deepseek.plugin import Config, Device, DeviceError
 from deepseek_tensorflow.settings import TensorFlowSettings
 
 
@@ -47,6 +48,23 @@ def _set_once(config: Config, key: str, apply: Callable[[], object]) -> None:
     except RuntimeError as exc:
         hint = "give every pipeline of a process the same value, or use one process for each"
         raise config.error(f"tensorflow.{key}", "can't change once TensorFlow runs in this process", hint=hint) from exc
+
+
+def placement(device: Device) -> Callable[[], AbstractContextManager[Any]]:
+    """Blocks in which variables and operators go to the device; where there is no choice, they cost nothing.
+
+    Raises:
+        DeviceError: it is a card that TensorFlow does not find.
+    """
+    tf = tensorflow()
+    cards = len(tf.config.list_physical_devices("GPU"))
+    if not cards and device.kind == "cpu":
+        return nullcontext
+    index = int(device.name.partition(":")[2] or 0)
+    if device.kind != "cpu" and index >= cards:
+        hint = "pip install 'deepseek-tensorflow[gpu]'"
+        raise DeviceError(f"TensorFlow finds {cards} GPUs here, not {device.name}", hint=hint)
+    return partial(tf.device, "/CPU:0" if device.kind == "cpu" else f"/GPU:{index}")
 
 
 def find_devices(wanted: str, engine: str) -> list[Device]:

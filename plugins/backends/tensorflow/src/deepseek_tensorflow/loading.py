@@ -6,8 +6,8 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any
 
-from deepseek.plugin import ANY, Config, Model, ModelError, Signature, Source, TensorSpec, UnsafeModelError
-from deepseek_tensorflow.library import prepare
+from deepseek.plugin import ANY, Config, Device, Model, ModelError, Signature, Source, TensorSpec, UnsafeModelError
+from deepseek_tensorflow.library import placement, prepare
 from deepseek_tensorflow.safety import check_graph
 from deepseek_tensorflow.settings import TensorFlowSettings
 
@@ -27,13 +27,14 @@ class Graph:
     inputs: dict[str, Any]
 
 
-def saved_model(source: Source, config: Config) -> Model:
+def saved_model(source: Source, device: Device, config: Config) -> Model:
     """A SavedModel folder. No Python code is stored in one, but its graph may have operators that reach files."""
-    tf = prepare(config)
+    tf, placed = prepare(config), placement(device)
     if not config[TensorFlowSettings].file_operators:
         check_graph(source.path)
     try:
-        owner = tf.saved_model.load(str(source.path))
+        with placed():
+            owner = tf.saved_model.load(str(source.path))
     # TensorFlow raises its own errors, the protobuf parser's and OSError for a damaged folder.
     except Exception as exc:
         raise _corrupt(source, exc) from exc
@@ -48,15 +49,16 @@ def saved_model(source: Source, config: Config) -> Model:
     return _model(Graph(function, owner, inputs), function.structured_outputs)
 
 
-def keras_file(source: Source, config: Config) -> Model:
+def keras_file(source: Source, device: Device, config: Config) -> Model:
     """A ``.keras`` file, read in safe mode: layers with stored Python code are refused."""
-    tf = prepare(config)
+    tf, placed = prepare(config), placement(device)
     import keras
 
     if not zipfile.is_zipfile(source.path):
         raise _corrupt(source, ValueError("it is not a .keras archive"))
     try:
-        owner = keras.saving.load_model(source.path, compile=False, safe_mode=True)
+        with placed():
+            owner = keras.saving.load_model(source.path, compile=False, safe_mode=True)
     # Keras raises ValueError, TypeError, KeyError, HDF5's OSError, ... for a damaged archive.
     except Exception as exc:
         if "safe_mode" in str(exc) or "safe mode" in str(exc):

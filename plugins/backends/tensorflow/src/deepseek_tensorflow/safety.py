@@ -24,7 +24,10 @@ def check_graph(folder: Path) -> None:
         UnsafeModelError: it holds one of the operators in `REFUSED`.
         ModelError: it is corrupt.
     """
-    found = sorted(REFUSED & _operators(_read(folder)))
+    saved = _read(folder)
+    if not saved.meta_graphs:
+        raise ModelError("it holds no graph", where=str(folder), hint="export it again")
+    found = sorted(REFUSED & _operators(saved))
     if found:
         hint = "if you trust it, set `tensorflow.file_operators: true`"
         raise UnsafeModelError(f"its graph reaches files or Python ({', '.join(found)})", where=str(folder), hint=hint)

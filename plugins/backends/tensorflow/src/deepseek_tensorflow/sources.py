@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepseek.plugin import Config, Decline, Loader, Model, Source, library_missing
+from deepseek.plugin import HOST, Config, Decline, Device, Loader, Model, Source, library_missing
 
 
-def offer(source: Source, config: Config) -> Loader | Decline | None:
+def offer(source: Source, device: Device, config: Config) -> Loader | Decline | None:
     """A loader for SavedModels and .keras files; Decline where something is lacking, None for anything else."""
     kind = recognise(source.path)
     if kind is None:
@@ -21,7 +21,10 @@ def offer(source: Source, config: Config) -> Loader | Decline | None:
     def load() -> Model:
         from deepseek_tensorflow import loading
 
-        return loading.saved_model(source, config) if kind == "saved model" else loading.keras_file(source, config)
+        # Variables stay where they are loaded; another engine gets them converted, which the host does.
+        place = device if config.kernel.engine in ("", "tensorflow") else HOST
+        read = loading.saved_model if kind == "saved model" else loading.keras_file
+        return read(source, place, config)
 
     return Loader(kind, "tensorflow", load, source.size_bytes)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from deepseek.plugin import (
     ANY,
+    HOST,
     Config,
     ConfigError,
     DeepSeekError,
-    Device,
     Model,
     ModelError,
     Pass,
@@ -80,7 +80,7 @@ def _complete(model: Model) -> Signature:
     """The signature with the outputs' names, which most modules tell only when they run."""
     from deepseek_torch.executor import TorchExecutor
 
-    return TorchExecutor(model, TorchSettings(), Device("cpu", "cpu", 0, 0)).signature
+    return TorchExecutor(model, TorchSettings(), HOST).signature
 
 
 def _check_declared(inputs: list[TensorSpec], config: Config) -> None:

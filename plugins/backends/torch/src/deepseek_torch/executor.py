@@ -32,6 +32,7 @@ from deepseek_torch.loading import default_names
 from deepseek_torch.settings import TorchSettings
 
 _ROWS, _LENGTH = 2, 13
+_HALVES = frozenset({torch.float16, torch.bfloat16})
 
 _DEFAULT_THREADS = torch.get_num_threads()
 _local = threading.local()
@@ -46,6 +47,7 @@ class TorchExecutor:
         self._device = torch.device(device.name)
         self._dtype = getattr(torch, settings.dtype) if settings.dtype else None
         self._layout = torch.channels_last if settings.channels_last else torch.preserve_format
+        self._as_it_comes = device.kind == "cpu" and self._dtype is None and not settings.channels_last
         self._threads = settings.threads or _DEFAULT_THREADS
         self._keywords = bool(model.facts.get("keywords"))
         self._module: Any = self._place(model.native, settings)
@@ -91,13 +93,10 @@ class TorchExecutor:
             raise DeviceError(f"PyTorch can't use {self._device}: {exc}") from exc
 
     def _tensor(self, name: str, value: Any) -> torch.Tensor:
-        if isinstance(value, np.ndarray) and any(stride < 0 for stride in value.strides):
-            # torch.from_dlpack ends the process (not the call) on a negative stride.
-            value = np.ascontiguousarray(value)
-        try:
-            tensor = value if isinstance(value, torch.Tensor) else from_dlpack(value)
-        except (BufferError, RuntimeError, TypeError) as exc:
-            raise InputError(f"PyTorch can't take the input `{name}`: {exc}") from exc
+        tensor = _adopt(name, value)
+        if self._as_it_comes and tensor.is_cpu and not self._copies:
+            # Nothing to convert, which `to` takes longer to find out than all of this.
+            return tensor
         dtype = self._dtype if self._dtype is not None and tensor.is_floating_point() else tensor.dtype
         layout = self._layout if tensor.ndim == 4 else torch.preserve_format
         return tensor.to(self._device, dtype, non_blocking=True, copy=self._copies, memory_format=layout)
@@ -107,9 +106,9 @@ class TorchExecutor:
 
         Half precisions come as float32, so that a pipeline's outputs do not change with `torch.dtype`.
         """
-        if tensor.dtype in (torch.bfloat16, torch.float16):
+        if tensor.dtype in _HALVES:
             tensor = tensor.float()
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             return tensor.cpu().numpy()
         place = tensor.untyped_storage().data_ptr()
         return tensor.numpy().copy() if place in given or place in self._kept else tensor.numpy()
@@ -150,6 +149,27 @@ class TorchExecutor:
             return Signature(signature.inputs, tuple(_output_spec(name, value) for name, value in outputs.items()))
         self._copies = True
         return signature
+
+
+def _adopt(name: str, value: Any) -> torch.Tensor:
+    """A tensor over the array's own memory. Raises InputError."""
+    try:
+        if isinstance(value, np.ndarray):
+            return _from_numpy(value)
+        tensor = value.detach() if isinstance(value, torch.Tensor) else from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as exc:
+        raise InputError(f"PyTorch can't take the input `{name}`: {exc}") from exc
+    if tensor.layout is not torch.strided:
+        raise InputError(f"the input `{name}` is sparse", hint="pass it dense: tensor.to_dense()")
+    return tensor
+
+
+def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    if min(array.strides, default=0) < 0:
+        # from_numpy refuses these, and from_dlpack ends the process (not the call).
+        array = np.ascontiguousarray(array)
+    # from_numpy is the faster of the two, but warns of arrays that may not be written to.
+    return torch.from_numpy(array) if array.flags.writeable else from_dlpack(array)
 
 
 def _filler(spec: TensorSpec) -> torch.Tensor:

@@ -1,0 +1,120 @@
+"""Whatever plugins' own objects raise while they serve names the plugin, and reaches callers as one kind of error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deepseek
+from deepseek.errors import DeepSeekError, ExecutionError, HookError, InputError, OutOfMemoryError
+from deepseek.plugin import Coding, Engine, Policy, Request, Tensors, Wrapper
+from deepseek.testing import EchoExecutor, fakes
+
+Plug = Callable[..., ModuleType]
+X = np.zeros((1, 4), "float32")
+ONLY = {"plugins": {"disable": ["codecs", "onnxruntime", "tensorflow", "torch"]}}
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def work(*_: object) -> Any:
+        raise error
+
+    return work
+
+
+def build(*plugins: ModuleType) -> deepseek.Pipeline:
+    return deepseek.build({"model": fakes.model_file(), **ONLY}, plugins=[*plugins, fakes])
+
+
+def engine(plug: Plug, work: Callable[[Tensors], object]) -> ModuleType:
+    made = Engine("acme", frozenset({"fake"}), lambda model: EchoExecutor(model.signature, work=work))
+    return plug("acme", execute=lambda: made)
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "says"),
+    [
+        (ValueError("oops"), ExecutionError, "<acme> 0 raised while it executed: ValueError: oops"),
+        (OSError("unplugged"), ExecutionError, "<acme> 0 raised while it executed: OSError: unplugged"),
+        (SystemExit(0), ExecutionError, "<acme> 0 raised while it executed: SystemExit: 0"),
+        (MemoryError(), OutOfMemoryError, "<acme> 0 ran out of memory while it executed"),
+        (InputError("too odd"), InputError, "^too odd$"),
+    ],
+)
+def test_an_executor_that_raises(plug: Plug, raised: BaseException, error: type[DeepSeekError], says: str) -> None:
+    with build(engine(plug, raising(raised))) as pipeline:
+        with pytest.raises(error, match=says):
+            pipeline.run(x=X)
+        with pytest.raises(error, match=says):
+            pipeline.submit(x=X).result(60)
+
+
+def test_an_interrupt_is_nobody_s_fault(plug: Plug) -> None:
+    with build(engine(plug, raising(KeyboardInterrupt()))) as pipeline, pytest.raises(KeyboardInterrupt):
+        pipeline.run(x=X)
+
+
+def test_the_wrapper_and_not_the_engine_is_blamed_for_what_it_raises(plug: Plug) -> None:
+    bad = EchoExecutor(work=raising(ValueError("oops")))
+    with build(plug("wrap", execute=lambda: Wrapper("w", lambda executor: bad))) as pipeline:
+        assert pipeline.executor is bad
+        with pytest.raises(ExecutionError, match="<wrap> 0 raised while it executed"):
+            pipeline.run(x=X)
+
+
+def test_a_scheduler_that_raises(plug: Plug) -> None:
+    class Bad:
+        run = submit = staticmethod(raising(ValueError("oops")))
+
+        def close(self) -> None: ...
+
+    with build(plug("acme", schedule=lambda config: Policy("bad", lambda executor: Bad()))) as pipeline:
+        for call in (pipeline.run, pipeline.submit):
+            with pytest.raises(HookError, match="<acme> 0 raised while it scheduled: ValueError: oops"):
+                call(x=X)
+
+
+def test_a_codec_that_raises(plug: Plug, tmp_path: Path) -> None:
+    class Bad:
+        suffixes = frozenset({".txt"})
+        read = encode = decode = staticmethod(raising(KeyError("oops")))
+
+    with build(plug("acme", codec=lambda: Coding("bad", lambda signature: Bad()))) as pipeline:
+        for call in (
+            lambda: pipeline.predict("text"),
+            lambda: pipeline.codec.encode("text"),
+            lambda: list(pipeline.codec.read(tmp_path / "a.txt", None)),
+        ):
+            with pytest.raises(HookError, match="<acme> 0 raised while it encoded an input: KeyError: 'oops'"):
+                call()
+        with pytest.raises(HookError, match="<acme> 0 raised while it decoded an answer"):
+            pipeline.codec.decode({"x": X})
+
+
+def test_a_scheduler_of_a_plugin_sees_errors_of_ours_only(plug: Plug) -> None:
+    seen: list[BaseException] = []
+
+    class Watching:
+        def __init__(self, executor: Any) -> None:
+            self._executor = executor
+
+        def run(self, inputs: Tensors, options: deepseek.Options) -> Any:
+            try:
+                return self._executor.run(inputs, options)
+            except Exception as exc:
+                seen.append(exc)
+                raise
+
+        def submit(self, request: Request) -> None: ...
+
+        def close(self) -> None: ...
+
+    acme = plug("watch", schedule=lambda config: Policy("watching", Watching))
+    with build(acme, engine(plug, raising(ValueError("oops")))) as pipeline, pytest.raises(ExecutionError):
+        pipeline.run(x=X)
+    assert [type(error) for error in seen] == [ExecutionError]
