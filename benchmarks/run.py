@@ -20,7 +20,9 @@ from typing import Any
 import models
 
 HERE = Path(__file__).parent
-LIBRARIES = ("torch", "tensorflow-cpu", "onnxruntime", "numpy", "deepseek-core")
+LIBRARIES = (
+    "torch", "tensorflow", "tensorflow-cpu", "onnxruntime", "onnxruntime-gpu", "numpy", "deepseek-core"
+)  # fmt: skip
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -85,15 +85,29 @@ def test_a_codec_that_raises(plug: Plug, tmp_path: Path) -> None:
         read = encode = decode = staticmethod(raising(KeyError("oops")))
 
     with build(plug("acme", codec=lambda: Coding("bad", lambda signature: Bad()))) as pipeline:
-        for call in (
-            lambda: pipeline.predict("text"),
-            lambda: pipeline.codec.encode("text"),
-            lambda: list(pipeline.codec.read(tmp_path / "a.txt", None)),
-        ):
+        for call in (pipeline.predict, pipeline.codec.encode):
             with pytest.raises(HookError, match="<acme> 0 raised while it encoded an input: KeyError: 'oops'"):
-                call()
+                call("text")
+        with pytest.raises(HookError, match="<acme> 0 raised while it read an input"):
+            next(pipeline.codec.read(tmp_path / "a.txt", None))
         with pytest.raises(HookError, match="<acme> 0 raised while it decoded an answer"):
             pipeline.codec.decode({"x": X})
+
+
+def test_a_codec_that_raises_half_way_through_a_file(plug: Plug, tmp_path: Path) -> None:
+    class Bad:
+        suffixes = frozenset({".txt"})
+        encode = decode = staticmethod(raising(KeyError("oops")))
+
+        def read(self, path: Path | None, data: bytes | None) -> Iterator[tuple[str, Tensors]]:
+            yield "one", {"x": X}
+            raise KeyError("oops")
+
+    with build(plug("acme", codec=lambda: Coding("bad", lambda signature: Bad()))) as pipeline:
+        items = pipeline.codec.read(tmp_path / "a.txt", None)
+        assert next(items)[0] == "one"
+        with pytest.raises(HookError, match="<acme> 0 raised while it read an input: KeyError: 'oops'"):
+            next(items)
 
 
 def test_a_scheduler_of_a_plugin_sees_errors_of_ours_only(plug: Plug) -> None:

@@ -73,7 +73,7 @@ class TestContractOnCuda(PluginContract):
         return config(wide(folder))
 
 
-@pytest.mark.parametrize("io_binding", [None, False])
+@pytest.mark.parametrize("io_binding", [None, True, False])
 def test_equals_the_cpu(tmp_path: Path, io_binding: bool | None) -> None:
     x = RANDOM.standard_normal((5, 3, 16, 16), "float32")
     path = convolution(tmp_path)

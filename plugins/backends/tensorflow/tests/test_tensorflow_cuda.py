@@ -17,10 +17,14 @@ import numpy as np
 import tensorflow as tf
 
 import deepseek
+from deepseek.errors import ConfigError
 from deepseek.testing.contract import PluginContract
 
 if not tf.config.list_physical_devices("GPU"):
     pytest.skip("needs a CUDA card, and TensorFlow for it", allow_module_level=True)
+# The tests write models with TensorFlow first; it would take the whole card for that.
+for card in tf.config.list_physical_devices("GPU"):
+    tf.config.experimental.set_memory_growth(card, True)
 
 #: Builds a pipeline in a process of its own and prints how much of the card's memory that took.
 MEASURE = """
@@ -89,6 +93,11 @@ def mebibytes(folder: Path, *, memory_growth: bool) -> int:
     given = json.dumps(config(folder, memory_growth=memory_growth))
     done = subprocess.run([sys.executable, "-c", MEASURE, given], capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
+
+
+def test_a_growth_that_comes_too_late_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`tensorflow.memory_growth` can't change once TensorFlow runs"):
+        deepseek.build(config(tmp_path, memory_growth=False))
 
 
 def test_memory_grows_as_it_is_needed(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class OnnxRuntimeSettings(Settings):
     ] = "all"
     io_binding: Annotated[
         bool | None,
-        Meta(description="Bind tensors to device memory and copy once; omitted: on devices other than the CPU."),
+        Meta(description="Bind tensors to device memory; omitted: where one of them is on the card already."),
     ] = None
     optimized_model: Annotated[
         Path | None,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from deepseek.plugin import Config, Device, DeviceError
+from deepseek.plugin import Config, ConfigError, Device, DeviceError
 from deepseek_tensorflow.settings import TensorFlowSettings
 
 
@@ -35,9 +35,12 @@ def prepare(config: Config) -> Any:
         _set_once(
             config, "inter_op_threads", partial(threading.set_inter_op_parallelism_threads, settings.inter_op_threads)
         )
+    wanted = settings.memory_growth
     for card in tf.config.list_physical_devices("GPU"):
-        if tf.config.experimental.get_memory_growth(card) != settings.memory_growth:
-            grow = partial(tf.config.experimental.set_memory_growth, card, settings.memory_growth)
+        if tf.config.experimental.get_memory_growth(card) == (wanted is not False):
+            continue
+        grow = partial(tf.config.experimental.set_memory_growth, card, wanted is not False)
+        with nullcontext() if wanted is not None else suppress(ConfigError):
             _set_once(config, "memory_growth", grow)
     return tf
 

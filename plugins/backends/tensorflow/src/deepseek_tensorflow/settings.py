@@ -17,7 +17,13 @@ class TensorFlowSettings(Settings):
         bool, Meta(description="Allow a SavedModel whose graph reads or writes files; only for one that you trust.")
     ] = False
     jit_compile: Annotated[bool, Meta(description="Compile with XLA; a new compilation for each new shape.")] = False
-    memory_growth: Annotated[bool, Meta(description="Take GPU memory as needed instead of all at once.")] = True
+    memory_growth: Annotated[
+        bool | None,
+        Meta(
+            description="Take GPU memory as needed instead of all at once, for the whole process; omitted: as needed, "
+            "unless TensorFlow runs in the process already."
+        ),
+    ] = None
     threads: Annotated[
         int, Meta(ge=0, description="Threads inside an operator, for the whole process; 0: one per core.")
     ] = 0

@@ -47,7 +47,8 @@ class TorchExecutor:
         self._device = torch.device(device.name)
         self._dtype = getattr(torch, settings.dtype) if settings.dtype else None
         self._layout = torch.channels_last if settings.channels_last else torch.preserve_format
-        self._as_it_comes = device.kind == "cpu" and self._dtype is None and not settings.channels_last
+        self._on_host = device.kind == "cpu"
+        self._as_it_comes = self._on_host and self._dtype is None and not settings.channels_last
         self._threads = settings.threads or _DEFAULT_THREADS
         self._keywords = bool(model.facts.get("keywords"))
         self._module: Any = self._place(model.native, settings)
@@ -67,7 +68,7 @@ class TorchExecutor:
         try:
             with torch.inference_mode():
                 tensors = {name: self._tensor(name, inputs[name]) for name in self._names if name in inputs}
-                given = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+                given = {t.untyped_storage().data_ptr() for t in tensors.values()} if self._on_host else set()
                 return {name: self._to_numpy(value, given) for name, value in self._named(self._call(tensors))}
         except DeepSeekError:
             raise
