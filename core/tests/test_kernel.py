@@ -351,6 +351,29 @@ def test_a_record_that_gives_nothing_back_is_blamed_on_its_plugin(model: str, pl
         build(model, acme, wrap)
 
 
+def test_an_object_that_lacks_something_is_blamed_on_its_plugin(model: str, plug: Plug) -> None:
+    acme = plug("acme", load=loads("a"), execute=lambda: Engine("e", frozenset("a"), lambda model: object()))  # type: ignore[arg-type,return-value]
+    says = r"<acme> 0 raised while it did its part of the build \(give a whole executor\): AttributeError: .*signature"
+    with pytest.raises(HookError, match=says):
+        build(model, acme)
+    acme = plug("acme", load=lambda: Loader("l", "a", lambda: {"a": 1}), execute=runs("e", "a"))  # type: ignore[arg-type,return-value]
+    with pytest.raises(HookError, match="<acme> 0 gave a dict back when asked to load l"):
+        build(model, acme)
+
+
+def test_a_close_that_raises_is_blamed_and_closes_the_rest(model: str, plug: Plug) -> None:
+    class Stuck(EchoExecutor):
+        def close(self) -> None:
+            raise ValueError("stuck")
+
+    inner = EchoExecutor(X)
+    acme = plug("acme", load=loads("a"), execute=runs("e", "a", executor=lambda: inner))
+    pipeline = build(model, acme, plug("wrap", execute=lambda: Wrapper("w", lambda executor: Stuck(X))))
+    with pytest.raises(HookError, match="<wrap> 0 raised while its executor closed: ValueError: stuck"):
+        pipeline.close()
+    assert inner.closed
+
+
 def test_an_observer_that_raises_costs_nobody_an_answer(
     model: str, plug: Plug, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,7 +30,7 @@ class GuardedExecutor:
         self.signature = executor.signature
         self.concurrency = executor.concurrency
         self.run = _guarded(executor.run, ExecutionError, who, "while it executed")
-        self.close = executor.close
+        self.close = _guarded(executor.close, HookError, who, "while its executor closed")
 
 
 class GuardedScheduler:
@@ -39,7 +39,7 @@ class GuardedScheduler:
     def __init__(self, scheduler: Scheduler, who: str) -> None:
         self.run = _guarded(scheduler.run, HookError, who, "while it scheduled")
         self.submit = _guarded(scheduler.submit, HookError, who, "while it scheduled")
-        self.close = scheduler.close
+        self.close = _guarded(scheduler.close, HookError, who, "while its scheduler closed")
 
 
 class GuardedCodec:

@@ -119,18 +119,18 @@ def assemble(plan: Plan) -> Pipeline:
     _fits(plan)
     with ExitStack() as stack:
         bench = _Workbench(plan, stack)
-        model = bench.step(f"load {plan.loader.name}", plan.loader.plugin, plan.loader.record.load)
+        model = bench.step(f"load {plan.loader.name}", plan.loader.plugin, plan.loader.record.load, Model)
         model = _apply(plan, model, bench)
         engine = plan.engine
         executor = bench.step(f"open {engine.name}", engine.plugin, partial(engine.record.open, model))
-        stack.callback(executor.close)
         # Executors keep what they need; the loaded model would hold a second copy of the weights.
         del model
-        guarded = GuardedExecutor(executor, plan.registry.describe(engine.plugin))
+        guarded = bench.guard(GuardedExecutor, engine.plugin, executor)
+        stack.callback(guarded.close)
         for item in plan.wrappers:
             executor = bench.do(f"wrap {item.name}", item.plugin, partial(item.record.wrap, guarded))
-            stack.callback(executor.close)
-            guarded = GuardedExecutor(executor, plan.registry.describe(item.plugin))
+            guarded = bench.guard(GuardedExecutor, item.plugin, executor)
+            stack.callback(guarded.close)
         scheduler = _scheduler(plan, guarded, bench)
         stack.callback(scheduler.close)
         return Pipeline(plan, executor, scheduler, _codec(plan, guarded, bench), tuple(bench.steps), stack.pop_all())
@@ -140,16 +140,16 @@ def _scheduler(plan: Plan, executor: Executor, bench: _Workbench) -> Scheduler:
     observers = tuple(answer.value for answer in plan.registry.ask("observe", config=plan.config))
     runner: Executor = Observed(executor, observers, plan.device.name) if observers else executor
     policy = plan.policy
-    made: Scheduler = bench.do(f"make {policy.name}", policy.plugin, partial(policy.record.make, runner))
-    return GuardedScheduler(made, plan.registry.describe(policy.plugin))
+    made = bench.do(f"make {policy.name}", policy.plugin, partial(policy.record.make, runner))
+    return bench.guard(GuardedScheduler, policy.plugin, made)
 
 
 def _codec(plan: Plan, executor: Executor, bench: _Workbench) -> Codec | None:
     coding = plan.coding
     if coding is None:
         return None
-    made: Codec = bench.do(f"make {coding.name}", coding.plugin, partial(coding.record.make, executor.signature))
-    return GuardedCodec(made, plan.registry.describe(coding.plugin))
+    made = bench.do(f"make {coding.name}", coding.plugin, partial(coding.record.make, executor.signature))
+    return bench.guard(GuardedCodec, coding.plugin, made)
 
 
 class _Workbench:
@@ -160,7 +160,7 @@ class _Workbench:
         self._registry = plan.registry
         self._stack = stack
 
-    def do(self, name: str, plugin: str, work: Callable[[], T]) -> T:
+    def do(self, name: str, plugin: str, work: Callable[[], T], kind: type = object) -> T:
         """The work of one plugin; the machine's troubles become errors with a way out."""
         try:
             with self._registry.blamed(plugin, f"while it did its part of the build ({name})"):
@@ -168,17 +168,23 @@ class _Workbench:
         except MemoryError as exc:
             hint = "use a smaller model, a smaller dtype, or a machine with more memory"
             raise OutOfMemoryError(f"there is not enough memory to {name}", hint=hint) from exc
-        if result is None:
-            who = self._registry.describe(plugin)
-            raise HookError(f"{who} gave nothing back when asked to {name}", hint="report it to the plugin's author")
+        if result is None or not isinstance(result, kind):
+            found = "nothing" if result is None else f"a {type(result).__name__}"
+            what = f"{self._registry.describe(plugin)} gave {found} back when asked to {name}"
+            raise HookError(what, hint="report it to the plugin's author")
         return result
 
-    def step(self, name: str, plugin: str, work: Callable[[], T]) -> T:
+    def step(self, name: str, plugin: str, work: Callable[[], T], kind: type = object) -> T:
         """The same, with its time and the growth of resident memory noted."""
         start, before = time.perf_counter(), devices.resident_bytes()
-        result = self.do(name, plugin, work)
+        result = self.do(name, plugin, work, kind)
         self.steps.append(BuildStep(name, time.perf_counter() - start, devices.resident_bytes() - before))
         return result
+
+    def guard(self, guard: Callable[[Any, str], T], plugin: str, made: Any) -> T:
+        """What a plugin made, behind a guard; the plugin is blamed for what its object lacks."""
+        work = partial(guard, made, self._registry.describe(plugin))
+        return self.do(f"give a whole {guard.__name__.removeprefix('Guarded').lower()}", plugin, work)
 
     def note(self, text: str) -> None:
         """Put a finding to the last step."""
@@ -195,7 +201,7 @@ class _Workbench:
 def _apply(plan: Plan, model: Model, bench: _Workbench) -> Model:
     for item in plan.passes:
         name, before = item.record.name, model
-        model = bench.step(name, item.plugin, partial(item.record.apply, before, bench.folder()))
+        model = bench.step(name, item.plugin, partial(item.record.apply, before, bench.folder()), Model)
         if item.record.stage is Stage.CONVERT:
             check = partial(verify.compare, before, model, plan.engines)
             bench.note(bench.step(f"check {name}", item.plugin, check))

@@ -322,6 +322,8 @@ def test_another_codec_can_take_its_place() -> None:
     class Upper:
         suffixes = frozenset({".up"})
 
+        def read(self, path: Path | None, data: bytes | None) -> Any: ...
+
         def encode(self, value: object) -> Any:
             return {"x": np.full((1, 4), len(str(value)), "float32")}
 
