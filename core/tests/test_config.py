@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from msgspec import Meta
 
-from deepseek import document
+from deepseek import reader
 from deepseek.config import Config, Settings, settle
 from deepseek.errors import ConfigError
 from deepseek.schema import json_schema
@@ -32,7 +32,7 @@ class Acme(Settings):
 
 def read(folder: Path, text: str, *overrides: str) -> Config:
     (folder / "p.yaml").write_text(text)
-    return settle(document.read(folder / "p.yaml", overrides), {"acme": Acme})
+    return settle(reader.read(folder / "p.yaml", overrides), {"acme": Acme})
 
 
 def refused(folder: Path, text: str, *overrides: str) -> str:
@@ -64,7 +64,7 @@ acme:
 
 def test_a_mapping_is_as_good_as_a_file() -> None:
     given = {"model": {"source": "m.onnx"}, "acme": {"names": ["a"], "inner": {"x": {"size": 2}}}}
-    config = settle(document.read(given, ["acme.inner.x.size=5"]), {"acme": Acme})
+    config = settle(reader.read(given, ["acme.inner.x.size=5"]), {"acme": Acme})
     assert config[Acme].inner["x"].size == 5
     assert given["acme"]["inner"]["x"]["size"] == 2  # type: ignore[index,call-overload]  # the caller's own is untouched
 
@@ -123,9 +123,9 @@ def test_a_home_that_nobody_has(tmp_path: Path) -> None:
 
 def test_paths_may_stand_in_a_mapping(tmp_path: Path) -> None:
     for given in ({"model": tmp_path / "m.onnx"}, {"model": {"source": tmp_path / "m.onnx"}}):
-        assert settle(document.read(given), {}).model.source == tmp_path / "m.onnx"
+        assert settle(reader.read(given), {}).model.source == tmp_path / "m.onnx"
     with pytest.raises(ConfigError, match="a int is no pipeline configuration"):
-        document.read(5)  # type: ignore[arg-type]
+        reader.read(5)  # type: ignore[arg-type]
 
 
 def test_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,13 +178,13 @@ def test_a_value_that_holds_itself(tmp_path: Path) -> None:
 def test_files_that_are_no_pipeline(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").touch()
     with pytest.raises(ConfigError, match=r"no such pipeline file\n  fix: the folder has other.yaml"):
-        document.read(tmp_path / "absent.yaml")
+        reader.read(tmp_path / "absent.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\x80\x81")
     with pytest.raises(ConfigError, match="can't be read"):
-        document.read(tmp_path / "binary.yaml")
+        reader.read(tmp_path / "binary.yaml")
     (tmp_path / "huge.yaml").write_bytes(b" " * (2 << 20))
     with pytest.raises(ConfigError, match="larger than 1 MiB"):
-        document.read(tmp_path / "huge.yaml")
+        reader.read(tmp_path / "huge.yaml")
 
 
 def test_schema_knows_the_kernel_and_every_section() -> None:

@@ -136,7 +136,7 @@ def settle(document: Document, sections: Mapping[str, type[Settings]]) -> Config
     """Convert and check a whole document.
 
     Args:
-        document: from `deepseek.document.read`.
+        document: from `deepseek.reader.read`.
         sections: every section that an active plugin owns.
 
     Raises:

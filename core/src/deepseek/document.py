@@ -1,8 +1,7 @@
-"""A pipeline file as plain values that remember where they stood: the first half of reading one."""
+"""A pipeline file as plain values that remember where they stood."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,8 +10,6 @@ from deepseek.errors import ConfigError
 
 #: A path into the document: keys and list positions.
 Key = tuple["str | int", ...]
-
-MAX_BYTES = 1 << 20
 
 
 class Document(msgspec.Struct):
@@ -50,88 +47,3 @@ def dotted(key: Key) -> str:
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def read(source: str | Path | Mapping[str, object], overrides: Sequence[str] = ()) -> Document:
-    """Read a pipeline from a YAML file, or from a mapping of the same shape.
-
-    Args:
-        source: the file, or the mapping; relative paths in a mapping start from the working directory.
-        overrides: ``key=value`` strings; dotted keys, values in YAML.
-
-    Raises:
-        ConfigError: unreadable, not YAML, a duplicate key, an environment variable that is not set.
-    """
-    if isinstance(source, Mapping):
-        document = Document(_plain(source), "<dict>", Path.cwd())
-    elif isinstance(source, str | Path):
-        document = _read_file(Path(source))
-    else:
-        hint = "give the path of a YAML file, or a mapping"
-        raise ConfigError(f"a {type(source).__name__} is no pipeline configuration", hint=hint)
-    for override in overrides:
-        _override(document, override)
-    return document
-
-
-def _plain(value: Mapping[str, object]) -> dict[str, object]:
-    """Own copies of the containers, so that overrides never reach back into the caller's; paths as text."""
-
-    def copy(item: object) -> object:
-        if isinstance(item, Mapping):
-            return _plain(item)
-        if isinstance(item, list | tuple):
-            return [copy(one) for one in item]
-        return str(item) if isinstance(item, Path) else item
-
-    return {str(key): copy(item) for key, item in value.items()}
-
-
-def _read_file(path: Path) -> Document:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError("the pipeline file is larger than 1 MiB", where=str(path), hint="is it a model's file?")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError("there is no such pipeline file", where=str(path), hint=_siblings(path)) from None
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"the pipeline file can't be read ({exc})", where=str(path)) from exc
-    document = Document({}, str(path), path.resolve().parent)
-    data = parse(document, text, str(path))
-    if not isinstance(data, dict):
-        raise ConfigError(
-            "a pipeline file is a mapping of keys to values", where=f"{path}:1:1", hint="start with `model:`"
-        )
-    document.data = data
-    return document
-
-
-def _siblings(path: Path) -> str:
-    found = sorted(item.name for item in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-    return f"the folder has {', '.join(found)}" if found else "give the path of a YAML file"
-
-
-def _override(document: Document, override: str) -> None:
-    name, equals, text = override.partition("=")
-    keys = name.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"`{override}` is not an override", where="--set", hint="write --set key.subkey=value")
-    scratch = Document({}, "--set", document.base)
-    value = parse(scratch, text, f"--set {name}")
-    node = document.data
-    for index, key in enumerate(keys[:-1]):
-        child = node.setdefault(key, {})
-        if not isinstance(child, dict):
-            # A shorthand such as `model: file.onnx` becomes the mapping that it stands for.
-            child = node[key] = {"source": child} if keys[: index + 1] == ["model"] else {}
-        node = child
-    node[keys[-1]] = value
-    document.marks[tuple(keys)] = f"--set {name}"
-
-
-def parse(document: Document, text: str, name: str) -> object:
-    """YAML as plain values, their places noted in the document. Raises ConfigError."""
-    # Imported here: mappings need no YAML, and PyYAML is slow to load.
-    from deepseek.reader import Reader
-
-    return Reader(document, name).text(text)

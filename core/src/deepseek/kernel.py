@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from deepseek import devices, document, verify
+from deepseek import devices, reader, verify
 from deepseek.config import Config, first_look, settle
 from deepseek.errors import (
     HookError,
@@ -107,7 +107,7 @@ def configure(
     configuration: Configuration, overrides: Sequence[str], plugins: Sequence[ModuleType]
 ) -> tuple[Config, Registry]:
     """Read the document, choose and import the plugins, then check the whole against their sections."""
-    doc = document.read(configuration, overrides)
+    doc = reader.read(configuration, overrides)
     version, chosen = first_look(doc)
     found = [*discover(), *(from_module(module) for module in plugins)]
     registry = Registry(select(found, version, chosen), chosen.optional)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from deepseek import document
+from deepseek import reader
 from deepseek.cli import options
 from deepseek.cli.tables import print_table
 from deepseek.config import PluginSettings, first_look
@@ -34,7 +34,7 @@ def explain(pipeline: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 def plugins(pipeline: Path | None, as_json: bool) -> None:
     """List installed plugins, and with PIPELINE which of them it uses, and why not the others."""
     found = discover()
-    version, settings = first_look(document.read(pipeline)) if pipeline else ("", PluginSettings())
+    version, settings = first_look(reader.read(pipeline)) if pipeline else ("", PluginSettings())
     # Every plugin is optional here: a broken one is a row of the table.
     registry = Registry(select(found, version, settings), optional=[plugin.name for plugin in found])
     if as_json:
