@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deepseek.config import KernelSettings
 from deepseek.plugins import discover
 from deepseek.registry import Registry
 from deepseek.schema import struct_schema
+from deepseek.settings import KernelSettings
 from deepseek.versions import PLUGINS
 
 TARGET = Path(__file__).parents[1] / "docs/config.md"

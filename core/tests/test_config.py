@@ -9,9 +9,10 @@ import pytest
 from msgspec import Meta
 
 from deepseek import reader
-from deepseek.config import Config, Settings, settle
+from deepseek.config import Config, settle
 from deepseek.errors import ConfigError
 from deepseek.schema import json_schema
+from deepseek.settings import Settings
 from deepseek.units import Duration, Percent, Size
 
 
@@ -194,5 +195,7 @@ def test_schema_knows_the_kernel_and_every_section() -> None:
     acme = schema["properties"]["acme"]["properties"]
     assert acme["mode"]["enum"] == ["fast", "small"]
     assert "2ms" in acme["delay"]["examples"]
-    assert acme["inner"]["additionalProperties"]["properties"]["size"]["minimum"] == 1
+    size = acme["inner"]["additionalProperties"]["properties"]["size"]
+    assert size["anyOf"] == [{"type": "integer", "minimum": 1}, {"$ref": "#/$defs/variable"}]
+    assert schema["properties"]["acme"]["type"] == ["object", "null"]
     assert acme["memory"]["default"] == "0B"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deepseek.errors import ClosedError, DeadlineError, QueueFullError
 from deepseek.fifo import Fifo
-from deepseek.plugin import NO_OPTIONS, Options, Request, Tensors
+from deepseek.plugin import NO_OPTIONS, Options, Request, Share, Signature, Tensors, TensorSpec
 from deepseek.testing import EchoExecutor, FutureSink
 
 
@@ -19,6 +23,12 @@ def ask(fifo: Fifo, value: Any, options: Options = NO_OPTIONS) -> FutureSink:
     sink = FutureSink()
     fifo.submit(Request({"x": value}, options, sink))
     return sink
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
 
 
 class Gate:
@@ -130,19 +140,6 @@ def test_close_finishes_what_is_queued_and_ends_the_thread() -> None:
     fifo.close()
 
 
-def test_a_result_that_is_none_fails_its_request_alone() -> None:
-    class Nothing(EchoExecutor):
-        def run(self, inputs: Tensors, options: Options) -> Any:
-            return None if inputs["x"] == "bad" else dict(inputs)
-
-    fifo = Fifo(Nothing())
-    bad, good = ask(fifo, "bad"), ask(fifo, "good")
-    with pytest.raises(TypeError):
-        bad.future.result(10)
-    assert good.future.result(10) == {"x": "good"}
-    fifo.close()
-
-
 def test_close_waits_for_what_runs_on_callers_threads() -> None:
     gate = Gate()
     fifo = Fifo(EchoExecutor(work=gate))
@@ -163,15 +160,55 @@ def test_close_waits_for_what_runs_on_callers_threads() -> None:
     assert ended == [{"x": 1}, "closed"]
 
 
-def test_a_callback_may_close() -> None:
-    fifo = Fifo(EchoExecutor())
-    done = threading.Event()
+def test_a_callback_may_close_and_what_is_queued_is_answered_first() -> None:
     gate = Gate()
-    fifo._execute = lambda inputs, options: (gate(inputs), dict(inputs))[1]
-    sink = ask(fifo, 1)
-    sink.future.add_done_callback(lambda future: (fifo.close(), done.set()))
+    fifo = Fifo(EchoExecutor(work=gate))
+    first = ask(fifo, 1)
+    first.future.add_done_callback(lambda future: fifo.close())
+    others = [ask(fifo, number) for number in (2, 3)]
     gate.open.set()
-    assert done.wait(10)
+    assert [sink.future.result(10)["x"] for sink in (first, *others)] == [1, 2, 3]
+    until(lambda: not any(thread.name == "deepseek-fifo" for thread in threading.enumerate()))
+    with pytest.raises(ClosedError):
+        ask(fifo, 4)
+
+
+def test_a_failed_request_is_not_kept_by_its_own_error() -> None:
+    def fail(inputs: Tensors) -> None:
+        raise ValueError("bad")
+
+    class Tensor:
+        pass
+
+    fifo = Fifo(EchoExecutor(work=fail))
+    tensor = Tensor()
+    kept = weakref.ref(tensor)
+    sink = ask(fifo, tensor)
+    with pytest.raises(ValueError, match="bad"):
+        sink.future.result(10)
+    fifo.close()
+    gc.disable()
+    try:
+        del sink, tensor
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+def test_the_executor_knows_whose_rows_they_are() -> None:
+    seen: list[Sequence[Share]] = []
+
+    class Noting(EchoExecutor):
+        def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
+            seen.append(shares)
+            return super().run(inputs, shares)
+
+    specs = (TensorSpec("scale", "float32", (1,)), TensorSpec("x", "float32", (-1, 2)))
+    fifo = Fifo(Noting(Signature(specs, specs)))
+    acme = Options(tenant="acme")
+    fifo.run({"scale": np.ones(1, "float32"), "x": np.zeros((3, 2), "float32")}, acme)
+    assert seen == [(Share(acme, 3),)]
+    fifo.close()
 
 
 def test_a_limit_of_two_lets_two_in() -> None:

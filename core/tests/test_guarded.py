@@ -12,7 +12,7 @@ import pytest
 
 import deepseek
 from deepseek.errors import DeepSeekError, ExecutionError, HookError, InputError, OutOfMemoryError
-from deepseek.plugin import Coding, Engine, Policy, Request, Tensors, Wrapper
+from deepseek.plugin import Coding, Engine, Policy, Request, Share, Tensors, Wrapper
 from deepseek.testing import EchoExecutor, fakes
 
 Plug = Callable[..., ModuleType]
@@ -61,10 +61,9 @@ def test_an_interrupt_is_nobody_s_fault(plug: Plug) -> None:
 
 def test_the_wrapper_and_not_the_engine_is_blamed_for_what_it_raises(plug: Plug) -> None:
     bad = EchoExecutor(work=raising(ValueError("oops")))
-    with build(plug("wrap", execute=lambda: Wrapper("w", lambda executor: bad))) as pipeline:
-        assert pipeline.executor is bad
-        with pytest.raises(ExecutionError, match="<wrap> 0 raised while it executed"):
-            pipeline.run(x=X)
+    wrap = plug("wrap", execute=lambda: Wrapper("w", lambda executor: bad))
+    with build(wrap) as pipeline, pytest.raises(ExecutionError, match="<wrap> 0 raised while it executed"):
+        pipeline.run(x=X)
 
 
 def test_a_scheduler_that_raises(plug: Plug) -> None:
@@ -73,7 +72,7 @@ def test_a_scheduler_that_raises(plug: Plug) -> None:
 
         def close(self) -> None: ...
 
-    with build(plug("acme", schedule=lambda config: Policy("bad", lambda executor: Bad()))) as pipeline:
+    with build(plug("acme", schedule=lambda config: Policy("bad", lambda executors: Bad()))) as pipeline:
         for call in (pipeline.run, pipeline.submit):
             with pytest.raises(HookError, match="<acme> 0 raised while it scheduled: ValueError: oops"):
                 call(x=X)
@@ -114,12 +113,12 @@ def test_a_scheduler_of_a_plugin_sees_errors_of_ours_only(plug: Plug) -> None:
     seen: list[BaseException] = []
 
     class Watching:
-        def __init__(self, executor: Any) -> None:
-            self._executor = executor
+        def __init__(self, executors: Any) -> None:
+            [self._executor] = executors
 
         def run(self, inputs: Tensors, options: deepseek.Options) -> Any:
             try:
-                return self._executor.run(inputs, options)
+                return self._executor.run(inputs, [Share(options, 1)])
             except Exception as exc:
                 seen.append(exc)
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +37,7 @@ from deepseek.plugin import (
     Pass,
     Policy,
     Settings,
+    Share,
     Signature,
     Stage,
     Tensors,
@@ -86,9 +87,9 @@ def test_the_order_of_a_build(model: str, plug: Plug) -> None:
     log: list[str] = []
 
     class Executor(EchoExecutor):
-        def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+        def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
             log.append("run")
-            return super().run(inputs, options)
+            return super().run(inputs, shares)
 
         def close(self) -> None:
             log.append("close executor")
@@ -97,10 +98,16 @@ def test_the_order_of_a_build(model: str, plug: Plug) -> None:
         def batch(self, batch: Batch) -> None:
             log.append(f"observe {batch.rows} rows")
 
+        def close(self) -> None:
+            log.append("close observer")
+
     class Scheduler:
-        def __init__(self, executor: EchoExecutor) -> None:
+        def __init__(self, executors: Sequence[EchoExecutor]) -> None:
             log.append("make scheduler")
-            self.run, self.submit = executor.run, None
+            self._execute, self.submit = executors[0].run, None
+
+        def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+            return self._execute(inputs, [Share(options, 3)])
 
         def close(self) -> None:
             log.append("close scheduler")
@@ -132,7 +139,7 @@ def test_the_order_of_a_build(model: str, plug: Plug) -> None:
     assert log == [
         "sections", "probe", "load", "execute", "optimize", "codec", "schedule",
         "loading", "a", "z", "quantize", "open", "observe", "make scheduler",
-        "run", "observe 3 rows", "close scheduler", "close executor",
+        "run", "observe 3 rows", "close scheduler", "close observer", "close executor",
     ]  # fmt: skip
 
 
@@ -351,14 +358,24 @@ def test_a_record_that_gives_nothing_back_is_blamed_on_its_plugin(model: str, pl
         build(model, acme, wrap)
 
 
-def test_an_object_that_lacks_something_is_blamed_on_its_plugin(model: str, plug: Plug) -> None:
-    acme = plug("acme", load=loads("a"), execute=lambda: Engine("e", frozenset("a"), lambda model: object()))  # type: ignore[arg-type,return-value]
-    says = r"<acme> 0 raised while it did its part of the build \(give a whole executor\): AttributeError: .*signature"
+def test_an_object_that_lacks_something_is_blamed_on_its_plugin_and_closed(model: str, plug: Plug) -> None:
+    closed: list[bool] = []
+
+    class Lacking:
+        def close(self) -> None:
+            closed.append(True)
+
+    made = Engine("e", frozenset("a"), lambda model: Lacking())  # type: ignore[arg-type,return-value]
+    says = r"<acme> 0 raised while it did its part of the build \(give a whole Lacking\): AttributeError: .*signature"
     with pytest.raises(HookError, match=says):
-        build(model, acme)
-    acme = plug("acme", load=lambda: Loader("l", "a", lambda: {"a": 1}), execute=runs("e", "a"))  # type: ignore[arg-type,return-value]
+        build(model, plug("acme", load=loads("a"), execute=lambda: made))
+    assert closed == [True]
+
+
+def test_a_model_of_the_wrong_kind_is_blamed_on_its_plugin(model: str, plug: Plug) -> None:
+    odd = Loader("l", "a", lambda: {"a": 1})  # type: ignore[arg-type,return-value]
     with pytest.raises(HookError, match="<acme> 0 gave a dict back when asked to load l"):
-        build(model, acme)
+        build(model, plug("acme", load=lambda: odd, execute=runs("e", "a")))
 
 
 def test_a_close_that_raises_is_blamed_and_closes_the_rest(model: str, plug: Plug) -> None:
@@ -369,9 +386,22 @@ def test_a_close_that_raises_is_blamed_and_closes_the_rest(model: str, plug: Plu
     inner = EchoExecutor(X)
     acme = plug("acme", load=loads("a"), execute=runs("e", "a", executor=lambda: inner))
     pipeline = build(model, acme, plug("wrap", execute=lambda: Wrapper("w", lambda executor: Stuck(X))))
-    with pytest.raises(HookError, match="<wrap> 0 raised while its executor closed: ValueError: stuck"):
+    with pytest.raises(HookError, match="<wrap> 0 raised while its Stuck closed: ValueError: stuck"):
         pipeline.close()
     assert inner.closed
+
+
+def test_a_wrapper_that_wraps_nothing_closes_nothing_twice(model: str, plug: Plug) -> None:
+    closes: list[str] = []
+
+    class Once(EchoExecutor):
+        def close(self) -> None:
+            closes.append("engine")
+
+    acme = plug("acme", load=loads("a"), execute=runs("e", "a", executor=lambda: Once(X)))
+    with build(model, acme, plug("wrap", execute=lambda: Wrapper("w", lambda executor: executor))):
+        pass
+    assert closes == ["engine"]
 
 
 def test_an_observer_that_raises_costs_nobody_an_answer(
@@ -380,6 +410,8 @@ def test_an_observer_that_raises_costs_nobody_an_answer(
     class Bad:
         def batch(self, batch: Batch) -> None:
             raise ValueError("oops")
+
+        def close(self) -> None: ...
 
     acme = plug("acme", load=loads("a"), execute=runs("e", "a"), observe=lambda config: Bad())
     with build(model, acme) as pipeline:
@@ -390,7 +422,7 @@ def test_an_observer_that_raises_costs_nobody_an_answer(
 def test_not_a_number_must_stay_where_it_was(model: str, plug: Plug) -> None:
     def engine(name: str, format_: str, value: float) -> ModuleType:
         class Fixed(EchoExecutor):
-            def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+            def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
                 return {"good": np.ones((2, 2)), "x": np.full((2, 2), value)}
 
         return plug(name, execute=runs(name, format_, executor=lambda: Fixed(X)))
@@ -422,7 +454,9 @@ def test_memory_that_runs_out_while_loading(model: str, plug: Plug) -> None:
         raise MemoryError
 
     acme = plug("acme", load=lambda: Loader("l", "a", load), execute=runs("e", "a"))
-    with pytest.raises(OutOfMemoryError, match="not enough memory to load l"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"<acme> 0 ran out of memory while it did its part of the build \(load l\)"
+    ):
         build(model, acme)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +13,9 @@ import pytest
 
 import deepseek
 from deepseek.checks import dtype_name, input_check
-from deepseek.errors import ClosedError, DeadlineError, InputError, PlanError
-from deepseek.plugin import Options, Signature, TensorSpec
-from deepseek.testing import fakes
+from deepseek.errors import ClosedError, DeadlineError, ExecutionError, InputError, PlanError
+from deepseek.plugin import Batch, Engine, Options, Policy, Request, Signature, TensorSpec, hookimpl
+from deepseek.testing import EchoExecutor, fakes
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 WITHOUT_CODECS = {"plugins": {"disable": ["codecs"]}}
@@ -78,6 +79,13 @@ def test_batches_must_agree() -> None:
         check({"a": np.zeros((3, 2), "float32"), "b": np.zeros(2, "int64")})
 
 
+def test_inputs_without_a_batch_dimension_need_not_agree() -> None:
+    specs = (TensorSpec("x", "float32", (-1, 2)), TensorSpec("scale", "float32"), TensorSpec("table", "float32", (5,)))
+    check = input_check(Signature(specs, (TensorSpec("y", "float32", (-1,)),)))
+    for scale in (np.ones(1, "float32"), np.float32(1)[()].reshape(())):
+        check({"x": np.zeros((3, 2), "float32"), "scale": scale, "table": np.zeros(5, "float32")})
+
+
 def test_optional_and_unknown_inputs() -> None:
     check = input_check(Signature((TensorSpec("ids", "int64", (-1, -1)), TensorSpec("mask", optional=True))))
     check({"ids": np.zeros((1, 5), "int64")})
@@ -99,6 +107,125 @@ def test_a_closed_pipeline_refuses() -> None:
     for ask in (built.run, built.submit):
         with pytest.raises(ClosedError):
             ask(x=X)
+
+
+class Held(EchoExecutor):
+    """Runs until it is let go; notes what happens in which order."""
+
+    def __init__(self, signature: Signature, log: list[str]) -> None:
+        self.inside, self.go = threading.Event(), threading.Event()
+        super().__init__(signature, work=lambda inputs: (self.inside.set(), self.go.wait(10), log.append("ran")))
+        self.log = log
+
+    def close(self) -> None:
+        self.log.append("closed")
+
+
+def held(log: list[str]) -> tuple[deepseek.Pipeline, Held]:
+    made: list[Held] = []
+
+    class Plugin:
+        @staticmethod
+        @hookimpl(tryfirst=True)
+        def execute() -> Engine:
+            return Engine("held", frozenset({"fake"}), lambda m: made.append(Held(m.signature, log)) or made[0])
+
+    config = {"model": fakes.model_file(), "engine": "held"}
+    return deepseek.build(config, plugins=[fakes, Plugin]), made[0]  # type: ignore[list-item]
+
+
+def test_closing_from_many_threads_waits_for_what_runs() -> None:
+    log: list[str] = []
+    pipeline, executor = held(log)
+    caller = threading.Thread(target=lambda: pipeline.run(x=X))
+    caller.start()
+    assert executor.inside.wait(10)
+    closers = [threading.Thread(target=pipeline.close) for _ in range(4)]
+    for closer in closers:
+        closer.start()
+    # Three of the four find it closing and go on; the fourth waits for the call.
+    while sum(closer.is_alive() for closer in closers) > 1:
+        pass
+    assert log == []
+    executor.go.set()
+    for thread in (caller, *closers):
+        thread.join(10)
+    assert log == ["ran", "closed"]
+
+
+def test_an_observer_may_close() -> None:
+    class Plugin:
+        @staticmethod
+        @hookimpl
+        def observe() -> Any:
+            return Plugin
+
+        @staticmethod
+        def batch(batch: Batch) -> None:
+            built.close()
+
+        @staticmethod
+        def close() -> None: ...
+
+    built = deepseek.build({"model": fakes.model_file()}, plugins=[fakes, Plugin])  # type: ignore[list-item]
+    assert built.run(x=X)["x"].shape == X.shape
+    with pytest.raises(ClosedError):
+        built.run(x=X)
+
+
+class Counting:
+    """A scheduler of answers in several chunks: counts up to what it is asked for."""
+
+    def __init__(self, executors: Any) -> None:
+        self.given = 0
+
+    def submit(self, request: Request) -> None:
+        threading.Thread(target=self._answer, args=(request,)).start()
+
+    def _answer(self, request: Request) -> None:
+        wanted = int(request.options.parameters["count"])  # type: ignore[call-overload]
+        if wanted < 0:
+            request.sink.fail(ValueError("negative"))
+        elif request.sink.start():
+            for number in range(wanted):
+                self.given += 1
+                if not request.sink.put({"number": number}, last=number == wanted - 1):
+                    return
+
+    def run(self, inputs: Any, options: Options) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def counting() -> Iterator[deepseek.Pipeline]:
+    class Plugin:
+        @staticmethod
+        @hookimpl
+        def schedule() -> Policy:
+            return Policy("counting", Counting)
+
+    with deepseek.build({"model": fakes.model_file()}, plugins=[fakes, Plugin]) as built:  # type: ignore[list-item]
+        yield built
+
+
+def test_an_answer_in_several_chunks(counting: deepseek.Pipeline) -> None:
+    assert [chunk["number"] for chunk in counting.stream({"x": X}, Options(parameters={"count": 3}))] == [0, 1, 2]
+    assert counting.submit({"x": X}, Options(parameters={"count": 1})).result(10) == {"number": 0}
+    with pytest.raises(ExecutionError, match=r"several chunks\n  fix: iterate over Pipeline.stream"):
+        counting.submit({"x": X}, Options(parameters={"count": 2})).result(10)
+    with pytest.raises(ValueError, match="negative"):
+        list(counting.stream({"x": X}, Options(parameters={"count": -1})))
+
+
+def test_leaving_a_stream_stops_the_model(counting: deepseek.Pipeline) -> None:
+    stream = counting.stream({"x": X}, Options(parameters={"count": 10**9}))
+    assert next(stream) == {"number": 0}
+    stream.close()  # type: ignore[attr-defined]
+    while threading.active_count() > 1 and any(t.name.endswith("(_answer)") for t in threading.enumerate()):
+        pass
+    assert not any(t.name.endswith("(_answer)") for t in threading.enumerate())
 
 
 def test_options_reach_the_scheduler(pipeline: deepseek.Pipeline) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from deepseek.config import PluginSettings
 from deepseek.errors import ConfigError, DeepSeekError, HookError, PluginError
 from deepseek.plugins import Plugin, discover, select
 from deepseek.registry import Registry
+from deepseek.settings import PluginSettings
 
 HEAD = "from deepseek.plugin import *\n"
 Make = Callable[..., None]

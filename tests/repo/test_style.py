@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import configparser
+import pkgutil
 import re
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def test_what_is_public_is_documented(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_short(path: Path) -> None:
-    limit = 260
+    limit = 250
     assert len(path.read_text().splitlines()) <= limit
 
 
@@ -42,4 +44,13 @@ def test_no_test_sleeps() -> None:
 
 @pytest.mark.parametrize("path", [*ROOT.glob("plugins/**/hooks.py")], ids=lambda path: path.parent.name)
 def test_hooks_modules_hold_hooks_alone(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 60
+    assert len(path.read_text().splitlines()) <= 40
+
+
+def test_the_facade_is_all_that_plugins_see() -> None:
+    """The contract in .importlinter lists the core's modules by name; a new one must not be forgotten."""
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    forbidden = contracts["importlinter:contract:facade"]["forbidden_modules"].split()
+    modules = [item.name for item in pkgutil.iter_modules([str(ROOT / "core/src/deepseek")]) if item.name != "__main__"]
+    assert forbidden == sorted(f"deepseek.{name}" for name in modules if name != "plugin")

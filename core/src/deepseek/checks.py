@@ -6,30 +6,90 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deepseek.errors import InputError
+from deepseek.errors import ConfigError, InputError
 from deepseek.types import ANY, Signature, Tensors, TensorSpec
 
 
 def input_check(signature: Signature) -> Callable[[Tensors], None]:
     """A function that raises InputError unless tensors fit the signature; resolved once, run per request.
 
-    Dtypes and shapes that the model does not state are not checked; where every input has a batch
-    dimension, they must agree in it.
+    Dtypes and shapes that the model does not state are not checked; the inputs that have a batch dimension must
+    agree in it.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     needed = frozenset(spec.name for spec in signature.inputs if not spec.optional)
     checks = {name: _tensor_check(spec) for name, spec in specs.items()}
-    batches = signature.batched and len(specs) > 1
+    batches = _batched_names(signature)
 
     def check(tensors: Tensors) -> None:
         if tensors.keys() != needed:
             _check_names(tensors, specs, needed)
         for name, tensor in tensors.items():
             checks[name](tensor)
-        if batches:
-            _check_rows(tensors)
+        if len(batches) > 1:
+            _check_rows({name: tensors[name] for name in batches if name in tensors})
 
     return check if specs else lambda tensors: None
+
+
+def stated_signature(own: Signature, declared: Signature) -> Signature:
+    """What a model that states its inputs and outputs takes and gives in a pipeline that declares some of them.
+
+    Args:
+        own: the model's, complete.
+        declared: the pipeline's `model.inputs`, which must agree with the model's, and `model.outputs`, of which each
+            must be one of the model's; either may be empty.
+
+    Returns:
+        The model's own inputs, and those of its outputs that the pipeline declares, in that order.
+
+    Raises:
+        ConfigError: the two contradict one another.
+
+    Example:
+        >>> x, y, z = (TensorSpec(name, "float32", (ANY, 4)) for name in "xyz")
+        >>> stated_signature(Signature((x,), (y, z)), Signature(outputs=(TensorSpec("z"),))).outputs == (z,)
+        True
+    """
+    inputs = {spec.name: spec for spec in own.inputs}
+    outputs = {spec.name: spec for spec in own.outputs}
+    for key, names, found in (("inputs", declared.inputs, inputs), ("outputs", declared.outputs, outputs)):
+        for spec in names:
+            if spec.name not in found:
+                what = f"`model.{key}` names `{spec.name}`, which the model does not have"
+                raise ConfigError(what, hint=f"it has: {', '.join(map(str, found.values()))}")
+    for spec in declared.inputs:
+        if not _agree(inputs[spec.name], spec):
+            what = f"`model.inputs` declares {spec}, the model takes {inputs[spec.name]}"
+            raise ConfigError(what, hint="leave it out: the model states its inputs itself")
+    chosen = tuple(outputs[spec.name] for spec in declared.outputs)
+    return Signature(own.inputs, chosen or own.outputs)
+
+
+def _agree(own: TensorSpec, declared: TensorSpec) -> bool:
+    if own.dtype and declared.dtype and own.dtype != declared.dtype:
+        return False
+    if own.shape is None or declared.shape is None:
+        return True
+    sizes = zip(own.shape, declared.shape, strict=False)
+    return len(own.shape) == len(declared.shape) and all(a == b or ANY in (a, b) for a, b in sizes)
+
+
+def row_counter(signature: Signature) -> Callable[[Tensors], int]:
+    """A function that tells a request's rows: its size in the batch dimension, 1 where the model has none."""
+    names = _batched_names(signature)
+
+    def count(tensors: Tensors) -> int:
+        for name in names:
+            if name in tensors:
+                return int(tensors[name].shape[0])
+        return 1
+
+    return count
+
+
+def _batched_names(signature: Signature) -> list[str]:
+    return [spec.name for spec in signature.inputs if spec.shape and spec.shape[0] == ANY]
 
 
 def _tensor_check(spec: TensorSpec) -> Callable[[Any], None]:

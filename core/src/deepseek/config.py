@@ -18,79 +18,10 @@ from msgspec import Meta
 
 from deepseek.document import Document, Key, dotted
 from deepseek.errors import ConfigError
-from deepseek.types import TensorSpec
+from deepseek.settings import KernelSettings, ModelSettings, PluginSettings, Settings
 from deepseek.units import Duration, Percent, Size
 
-
-@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every section's settings: frozen, keyword-only, unknown keys refused.
-
-    A field's description (``Annotated[int, Meta(description=...)]``) shows in the JSON Schema and in the
-    configuration reference; `Meta(ge=..., le=..., pattern=...)` adds a limit.
-
-    Example:
-        >>> class AcmeSettings(Settings):
-        ...     threads: Annotated[int, Meta(ge=0, description="Threads; 0: one per core.")] = 0
-        >>> AcmeSettings(threads=2)
-        AcmeSettings(threads=2)
-    """
-
-
 SettingsT = TypeVar("SettingsT", bound=Settings)
-
-
-class TensorSettings(Settings):
-    """A tensor as the pipeline declares it."""
-
-    dtype: Annotated[str, Meta(description="Element type by its NumPy name.", examples=["float32", "int64"])] = (
-        "float32"
-    )
-    shape: Annotated[
-        list[int] | None, Meta(description="One size per dimension, -1 where it varies; omitted: not known.")
-    ] = None
-
-    def spec(self, name: str) -> TensorSpec:
-        """The record that the kernel works with."""
-        return TensorSpec(name, self.dtype, None if self.shape is None else tuple(self.shape))
-
-
-class ModelSettings(Settings):
-    """Where the model is, and what it does not say of itself.
-
-    Example:
-        >>> ModelSettings(source=Path("model.onnx")).inputs
-        {}
-    """
-
-    source: Annotated[Path, Meta(description="File or folder of the model, relative to this file.")]
-    inputs: Annotated[
-        dict[str, TensorSettings],
-        Meta(description="Inputs in the model's order, for formats that do not carry names and shapes."),
-    ] = {}
-    outputs: Annotated[list[str], Meta(description="Names for the outputs, in order.")] = []
-
-
-class PluginSettings(Settings):
-    """Which plugins take part."""
-
-    enable: Annotated[list[str], Meta(description="Plugins to use beside those of `version`.")] = []
-    disable: Annotated[list[str], Meta(description="Plugins that must not even be imported.")] = []
-    optional: Annotated[list[str], Meta(description="Plugins whose failures are reported and passed over.")] = []
-
-
-class KernelSettings(Settings):
-    """What every pipeline can say, whatever is installed."""
-
-    model: Annotated[ModelSettings | str, Meta(description="The model: its path, or a mapping.")]
-    version: Annotated[
-        str, Meta(description="The curated plugin set, v1 to v6; empty: every installed plugin.", pattern="^(v[1-6])?$")
-    ] = ""
-    plugins: Annotated[PluginSettings, Meta(description="Additions to and removals from that set.")] = PluginSettings()
-    engine: Annotated[
-        str, Meta(description="The engine that executes; empty: the first that takes the model's format.")
-    ] = ""
-    device: Annotated[str, Meta(description="Where to run.", examples=["cpu", "cuda:0"])] = "cpu"
 
 
 class Config:
@@ -119,6 +50,8 @@ class Config:
         """The model's settings, the shorthand unfolded."""
         model = self.kernel.model
         if isinstance(model, str):
+            if not model or "\0" in model:
+                raise self.error("model", f"must be a path (got `{model}`)")
             return ModelSettings(source=self.document.path(model))
         return model
 
@@ -126,10 +59,13 @@ class Config:
         """A path as the file means it: relative to the file's own folder."""
         return self.document.path(path)
 
+    def where(self, key: str) -> str:
+        """``file:line:column`` of a dotted key, or of the nearest enclosing one that the file has."""
+        return self.document.where(tuple(key.split(".")))
+
     def error(self, key: str, problem: str, *, hint: str = "") -> ConfigError:
         """A ConfigError that points at a dotted key of this document."""
-        parts = tuple(key.split("."))
-        return ConfigError(f"`{key}` {problem}", where=self.document.where(parts), hint=hint)
+        return ConfigError(f"`{key}` {problem}", where=self.where(key), hint=hint)
 
 
 def settle(document: Document, sections: Mapping[str, type[Settings]]) -> Config:
@@ -199,7 +135,12 @@ def _struct(document: Document, key: Key, value: Mapping[str, object], kind: Any
             raise ConfigError(
                 f"`{dotted((*key, name))}` is missing", where=document.where(key), hint=_describe(field.type)
             )
-    return kind(**{fields[n].name: _convert(document, (*key, n), v, fields[n].type) for n, v in value.items()})
+    values = {fields[n].name: _convert(document, (*key, n), v, fields[n].type) for n, v in value.items()}
+    try:
+        return kind(**values)
+    # A class may check its fields against one another, in `__post_init__`.
+    except (ValueError, TypeError) as exc:
+        raise ConfigError(f"`{dotted(key)}`: {exc}", where=document.where(key)) from exc
 
 
 def _unknown(document: Document, key: Key, known: typing.Iterable[str]) -> ConfigError:
@@ -212,7 +153,7 @@ def _unknown(document: Document, key: Key, known: typing.Iterable[str]) -> Confi
 def _leaf(document: Document, key: Key, value: object, kind: Any) -> object:
     def custom(wanted: type, raw: object) -> object:
         if wanted is Path:
-            if not isinstance(raw, str) or "\0" in raw:
+            if not isinstance(raw, str) or not raw or "\0" in raw:
                 raise ValueError("must be a path")
             return document.path(raw)
         if issubclass(wanted, Duration | Size | Percent):

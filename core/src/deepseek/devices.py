@@ -83,33 +83,57 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _groups(root: Path) -> list[Path]:
-    """The process's cgroup of version 2 and those around it; limits of all of them hold."""
-    lines = _read(Path("/proc/self/cgroup")).splitlines()
-    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
-    inner = root / path
-    return [inner, *(parent for parent in inner.parents if parent.is_relative_to(root))] if path else [root]
+def _groups(root: Path, controller: str = "") -> list[Path]:
+    """The process's cgroup and those around it; limits of all of them hold.
+
+    Args:
+        root: where the hierarchy is mounted.
+        controller: of version 1; empty: version 2.
+    """
+    fields = [line.split(":", 2) for line in _read(Path("/proc/self/cgroup")).splitlines()]
+    paths = [field[2] for field in fields if len(field) == 3 and controller in field[1].split(",")]
+    inner = root / paths[0].lstrip("/") if paths else root
+    return [inner, *(parent for parent in inner.parents if parent.is_relative_to(root))]
 
 
 def _memory_limit(root: Path) -> tuple[int, int]:
-    """The tightest memory limit and the use under it in bytes, (0, 0) without a limit."""
-    files = [(group / "memory.max", group / "memory.current") for group in _groups(root)]
-    files.append((root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"))
-    texts = [(_read(limit), used) for limit, used in files]
-    # Version 1 says "no limit" with a number near 2**63.
-    limits = [(int(text), int(_read(used) or 0)) for text, used in texts if text.isdigit() and int(text) < 1 << 60]
+    """The tightest memory limit and the use under it in bytes, (0, 0) without a limit.
+
+    Files that the kernel keeps cached and has not used of late count as used there, but make way when memory is
+    needed (Kubernetes' "working set" leaves them out too).
+    """
+    files = [(group, "memory.max", "memory.current", "inactive_file") for group in _groups(root)]
+    files += [
+        (group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        for group in _groups(root / "memory", "memory")
+    ]
+    limits = []
+    for group, limit, usage, cached in files:
+        text = _read(group / limit)
+        # Version 1 says "no limit" with a number near 2**63.
+        if text.isdigit() and int(text) < 1 << 60:
+            used = int(_read(group / usage) or 0) - _stat(group / "memory.stat", cached)
+            limits.append((int(text), max(0, used)))
     return min(limits, key=lambda found: found[0] - found[1], default=(0, 0))
+
+
+def _stat(path: Path, name: str) -> int:
+    pairs = (line.partition(" ") for line in _read(path).splitlines())
+    return next((int(value) for key, _, value in pairs if key == name and value.isdigit()), 0)
 
 
 def _cpu_quota(root: Path) -> float:
     """CPUs' worth of time that the tightest cgroup grants, 0.0 without a limit."""
-    return min(filter(None, map(_quota, [*_groups(root)])), default=0.0)
+    texts = [_read(group / "cpu.max") for group in _groups(root)]
+    texts += [
+        f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
+        for group in _groups(root / "cpu", "cpu")
+    ]
+    return min(filter(None, map(_quota, texts)), default=0.0)
 
 
-def _quota(root: Path) -> float:
-    text = _read(root / "cpu.max")
-    quota, period = text.split() if " " in text else (
-        _read(root / "cpu/cpu.cfs_quota_us"), _read(root / "cpu/cpu.cfs_period_us"))  # fmt: skip
+def _quota(text: str) -> float:
+    quota, _, period = text.partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else 0.0
 
 

@@ -5,6 +5,7 @@
     DeepSeekError               1   the root; catch this one
     ├── ConfigError             3   the pipeline file: unknown key, wrong value, bad YAML
     ├── PluginError             4   a plugin is broken, missing, or two claim one thing
+    │   ├── IncompatiblePluginError  it is written for another version of the plugin API
     │   └── HookError           5   a plugin raised inside a hook, or in a scheduler or codec that it made
     ├── PlanError               6   no plugin can do what the pipeline asks for
     │   └── MissingLibraryError 7   the plugin is there, its engine's library is not
@@ -66,6 +67,10 @@ class PluginError(DeepSeekError):
     """A plugin is broken, missing, incompatible, or in conflict with another."""
 
     exit_code = 4
+
+
+class IncompatiblePluginError(PluginError):
+    """A plugin is written for another version of the plugin API."""
 
 
 class HookError(PluginError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Annotated, Any
@@ -11,11 +11,14 @@ from typing import Annotated, Any
 import pluggy
 from msgspec import Meta
 
-from deepseek.config import Config, Settings
-from deepseek.errors import ClosedError, DeadlineError, QueueFullError
+from deepseek.checks import row_counter
+from deepseek.config import Config
+from deepseek.errors import ClosedError, QueueFullError
+from deepseek.gate import Gate
 from deepseek.offers import Policy
 from deepseek.protocols import Executor, Request, Scheduler
-from deepseek.types import Options, Tensors
+from deepseek.settings import Settings
+from deepseek.types import Options, Share, Tensors
 
 hookimpl = pluggy.HookimplMarker("deepseek")
 
@@ -44,6 +47,7 @@ class Fifo:
 
     def __init__(self, executor: Executor, max_queue: int = 1024) -> None:
         self._execute = executor.run
+        self._rows = row_counter(executor.signature)
         self._max_queue = max_queue
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         self._gate = Gate(executor.concurrency)
@@ -53,9 +57,11 @@ class Fifo:
 
     def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
         """Answer on the caller's thread. Raises DeadlineError, ClosedError and what the executor raises."""
-        with self._gate:
-            _in_time(options)
-            return self._execute(inputs, options)
+        self._gate.enter(options.deadline)
+        try:
+            return self._execute(inputs, (Share(options, self._rows(inputs)),))
+        finally:
+            self._gate.leave()
 
     def submit(self, request: Request) -> None:
         """Queue a request. Raises QueueFullError and ClosedError."""
@@ -77,8 +83,11 @@ class Fifo:
                 return
             self._closed = True
             self._queue.put(None)
-        # A future's callback may close the pipeline; the worker ends by itself then.
-        if self._worker is not None and self._worker is not threading.current_thread():
+        if self._worker is threading.current_thread():
+            # A future's callback closes the pipeline: what is queued is answered here, before the executor goes.
+            self._work()
+            self._queue.put(None)
+        elif self._worker is not None:
             self._worker.join()
         self._gate.close()
 
@@ -96,56 +105,9 @@ class Fifo:
         except BaseException as exc:
             with suppress(Exception):
                 request.sink.fail(exc)
-
-
-class Gate:
-    """Counts calls under way: admits up to a limit at once, and none once it is closed.
-
-    Args:
-        limit: how many; 0: any number.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._inside = 0
-        self._waiting = 0
-        self._open = True
-        # On the road of every request: the bare lock, whose `with` is C; the condition's is Python.
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-
-    def __enter__(self) -> None:
-        with self._lock:
-            while self._limit and self._inside >= self._limit and self._open:
-                self._wait()
-            if not self._open:
-                raise ClosedError("the pipeline is closed")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            # Nobody waits as a rule; a notification for nobody would cost more than the rest.
-            if self._waiting:
-                self._changed.notify_all()
-
-    def close(self) -> None:
-        """Admit nobody any more, and wait for those inside."""
-        with self._lock:
-            self._open = False
-            self._changed.notify_all()
-            while self._inside:
-                self._wait()
-
-    def _wait(self) -> None:
-        self._waiting += 1
-        self._changed.wait()
-        self._waiting -= 1
-
-
-def _in_time(options: Options) -> None:
-    if options.deadline is not None and time.monotonic() > options.deadline:
-        raise DeadlineError("the deadline passed before the request was executed")
+        finally:
+            # The exception's traceback holds this frame, and the request holds the future that holds the exception.
+            del request
 
 
 @hookimpl
@@ -157,7 +119,7 @@ def sections() -> dict[str, type[Settings]]:
 def schedule(config: Config) -> Policy:
     limit = config[FifoSettings].max_queue
 
-    def make(executor: Executor) -> Scheduler:
-        return Fifo(executor, limit)
+    def make(executors: Sequence[Executor]) -> Scheduler:
+        return Fifo(executors[0], limit)
 
     return Policy("fifo", make, {"max_queue": limit})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,15 +32,18 @@ def atomic_write(target: Path) -> Iterator[Path]:
         with output_errors(target):
             yield target
         return
+    # Through a link: the file that it points to is written, and the link stays.
+    final = Path(os.path.realpath(target))
+    scratch = final.with_name(f".{final.name[:200]}.{secrets.token_hex(4)}.part")
     with output_errors(target):
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        os.close(handle)
-    scratch = Path(name)
+        # Made with the mode that the user's umask gives.
+        os.close(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         with output_errors(target):
             yield scratch
-            os.chmod(scratch, 0o644)
-            os.replace(scratch, target)
+            if final.exists():
+                os.chmod(scratch, stat.S_IMODE(final.stat().st_mode))
+            os.replace(scratch, final)
     finally:
         with suppress(FileNotFoundError):
             scratch.unlink()

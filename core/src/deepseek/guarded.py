@@ -6,20 +6,22 @@ command line has to know one tree of errors only. Without an exception it costs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 from deepseek.errors import DeepSeekError, ExecutionError, HookError, OutOfMemoryError
 from deepseek.protocols import Codec, Executor, Scheduler
-from deepseek.types import Tensors
+from deepseek.types import Share, Tensors
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+REPORT = "report it to the plugin's author"
+
 
 class GuardedExecutor:
-    """An executor that raises nothing but DeepSeekErrors.
+    """An executor that raises nothing but DeepSeekErrors, and answers with a mapping.
 
     Args:
         executor: the plugin's own.
@@ -29,17 +31,30 @@ class GuardedExecutor:
     def __init__(self, executor: Executor, who: str) -> None:
         self.signature = executor.signature
         self.concurrency = executor.concurrency
-        self.run = _guarded(executor.run, ExecutionError, who, "while it executed")
-        self.close = _guarded(executor.close, HookError, who, "while its executor closed")
+        self.close = guarded(executor.close, HookError, who, "while its executor closed")
+        self._run = guarded(executor.run, ExecutionError, who, "while it executed")
+        self._executor = executor
+        self._who = who
+
+    def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
+        answer = self._run(inputs, shares)
+        if type(answer) is not dict:
+            what = f"{self._who} answered with a {type(answer).__name__} instead of a dict of named arrays"
+            raise ExecutionError(what, hint=REPORT)
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        # What an executor does beyond the protocol stays in reach.
+        return getattr(self._executor, name)
 
 
 class GuardedScheduler:
     """A scheduler that raises nothing but DeepSeekErrors; takes the same arguments."""
 
     def __init__(self, scheduler: Scheduler, who: str) -> None:
-        self.run = _guarded(scheduler.run, HookError, who, "while it scheduled")
-        self.submit = _guarded(scheduler.submit, HookError, who, "while it scheduled")
-        self.close = _guarded(scheduler.close, HookError, who, "while its scheduler closed")
+        self.run = guarded(scheduler.run, HookError, who, "while it scheduled")
+        self.submit = guarded(scheduler.submit, HookError, who, "while it scheduled")
+        self.close = guarded(scheduler.close, HookError, who, "while its scheduler closed")
 
 
 class GuardedCodec:
@@ -47,13 +62,13 @@ class GuardedCodec:
 
     def __init__(self, codec: Codec, who: str) -> None:
         self.suffixes = codec.suffixes
-        self.encode = _guarded(codec.encode, HookError, who, "while it encoded an input")
-        self.decode = _guarded(codec.decode, HookError, who, "while it decoded an answer")
-        self._read = _guarded(codec.read, HookError, who, "while it read an input")
-        self._next = _guarded(_next, HookError, who, "while it read an input")
+        self.encode = guarded(codec.encode, HookError, who, "while it encoded an input")
+        self.decode = guarded(codec.decode, HookError, who, "while it decoded an answer")
+        self._read = guarded(codec.read, HookError, who, "while it read an input")
+        self._next = guarded(_next, HookError, who, "while it read an input")
 
-    def read(self, path: Path | None, data: bytes | None) -> Iterator[tuple[str, Tensors]]:
-        items = self._read(path, data)
+    def read(self, path: Path | None, stream: BinaryIO | None) -> Iterator[tuple[str, Tensors]]:
+        items = self._read(path, stream)
         while (item := self._next(items)) is not None:
             yield item
 
@@ -62,7 +77,16 @@ def _next(items: Iterator[Any]) -> Any:
     return next(items, None)
 
 
-def _guarded(call: Callable[P, T], kind: type[DeepSeekError], who: str, doing: str) -> Callable[P, T]:
+def guarded(call: Callable[P, T], kind: type[DeepSeekError], who: str, doing: str) -> Callable[P, T]:
+    """A plugin's function that raises nothing but DeepSeekErrors.
+
+    Args:
+        call: the function.
+        kind: what a foreign exception becomes.
+        who: the plugin's distribution and version.
+        doing: what the plugin was doing (``while it executed``).
+    """
+
     def guard(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return call(*args, **kwargs)
@@ -72,7 +96,6 @@ def _guarded(call: Callable[P, T], kind: type[DeepSeekError], who: str, doing: s
             raise OutOfMemoryError(f"{who} ran out of memory {doing}", hint="send a smaller batch") from exc
         # A plugin's sys.exit() is no way to end the program; interrupts are not the plugin's.
         except (Exception, SystemExit) as exc:
-            what = f"{who} raised {doing}: {type(exc).__name__}: {exc}"
-            raise kind(what, hint="report it to the plugin's author") from exc
+            raise kind(f"{who} raised {doing}: {type(exc).__name__}: {exc}", hint=REPORT) from exc
 
     return guard

@@ -1,7 +1,7 @@
 """The hooks: every point at which a plugin joins in, each with a whole example.
 
 Hooks run when a pipeline is built or explained, never per request. They answer with records
-(`deepseek.types`) whose callables do the work later, so an answer must be cheap: no model is read and no
+(`deepseek.offers`) whose callables do the work later, so an answer must be cheap: no model is read and no
 heavy library imported before the kernel calls the record. Implementations take any subset of a hook's
 arguments, by name, and may not give them defaults. ``@hookimpl(tryfirst=True)`` and ``trylast=True``
 move an answer forward or back; otherwise plugins answer in the order of their names.
@@ -16,9 +16,10 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
-    from deepseek.config import Config, Settings
+    from deepseek.config import Config
     from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Wrapper
     from deepseek.protocols import Observer
+    from deepseek.settings import Settings
     from deepseek.types import Device, Source
 
 hookspec = pluggy.HookspecMarker("deepseek")
@@ -77,12 +78,12 @@ def load(source: Source, device: Device, config: Config) -> Loader | Decline | N
 
 
 @hookspec
-def optimize(source: Source, device: Device, config: Config) -> Pass | list[Pass] | None:
+def optimize(source: Source, device: Device, config: Config) -> Pass | Decline | list[Pass | Decline] | None:
     """Offer steps that turn the loaded model into a better one, or into one of another format.
 
     All answers are collected and folded one into the next, by stage (REWRITE < QUANTIZE < SHARD <
     COMPILE) and then by name. A pass of stage CONVERT runs only where a format has to be bridged; the kernel
-    takes the shortest chain and checks the converted model against the original on random input.
+    takes the shortest chain and checks the converted model against the original on random input. Decline: I would, but.
 
     Example:
         >>> @hookimpl
@@ -118,7 +119,7 @@ def schedule(config: Config) -> Policy | None:
         ... def schedule(config):
         ...     if not config.given("acme_queue"):
         ...         return None
-        ...     return Policy("acme-queue", lambda executor: AcmeScheduler(executor))
+        ...     return Policy("acme-queue", lambda executors: AcmeScheduler(executors))
     """
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from deepseek.protocols import Executor, Observer
-from deepseek.types import Batch, Options, Tensors
+from deepseek.types import Batch, Share, Tensors
 
 logger = logging.getLogger("deepseek")
 
@@ -19,27 +19,28 @@ class Observed:
     def __init__(self, executor: Executor, observers: Sequence[Observer], device: str) -> None:
         self.signature = executor.signature
         self.concurrency = executor.concurrency
+        self.close = executor.close
+        self._executor = executor
         self._execute = executor.run
         self._observers = [observer.batch for observer in observers]
         self._device = device
-        self._batched = executor.signature.batched
 
-    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+    def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
         start = time.perf_counter()
         error: BaseException | None = None
         try:
-            return self._execute(inputs, options)
+            return self._execute(inputs, shares)
         except BaseException as exc:
             error = exc
             raise
         finally:
-            rows = int(next(iter(inputs.values())).shape[0]) if self._batched and inputs else 1
-            batch = Batch(rows, (options,), self._device, time.perf_counter() - start, error)
+            batch = Batch(shares, self._device, time.perf_counter() - start, error)
             for observe in self._observers:
                 _tell(observe, batch)
 
-    def close(self) -> None:
-        """Nothing of its own to close."""
+    def __getattr__(self, name: str) -> Any:
+        # What an executor does beyond the protocol stays in reach.
+        return getattr(self._executor, name)
 
 
 def _tell(observe: Callable[[Batch], None], batch: Batch) -> None:

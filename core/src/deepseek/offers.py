@@ -5,7 +5,7 @@ The kernel can therefore list, order, explain, time and blame what a plugin offe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 
@@ -114,6 +114,10 @@ class Engine(Record):
 class Wrapper(Record):
     """An offer to wrap the executor: ranks of a parallel model, a remote worker, a fault injector.
 
+    Attributes:
+        name: as the plan shows it.
+        wrap: takes an executor and gives another; which one is closed by whom, `deepseek.plugin.Executor.close` says.
+
     Example:
         >>> Wrapper("nothing", lambda executor: executor).name
         'nothing'
@@ -126,13 +130,19 @@ class Wrapper(Record):
 class Policy(Record):
     """An offer to schedule.
 
+    Attributes:
+        name: as the plan shows it.
+        make: takes the executors of the model, one for each place or variant that it is opened in (the kernel opens
+            one), and makes the scheduler over them.
+        facts: what the plan should say of it.
+
     Example:
-        >>> Policy("acme", lambda executor: AcmeScheduler(executor)).facts      # doctest: +SKIP
+        >>> Policy("acme", lambda executors: AcmeScheduler(executors)).facts      # doctest: +SKIP
         {}
     """
 
     name: str
-    make: Callable[[Executor], Scheduler]
+    make: Callable[[Sequence[Executor]], Scheduler]
     facts: Mapping[str, object] = {}
 
 

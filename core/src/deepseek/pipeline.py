@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from deepseek.checks import input_check
 from deepseek.errors import ClosedError, InputError, PlanError
-from deepseek.plan import Plan
-from deepseek.protocols import Codec, Executor, Request, Scheduler
+from deepseek.protocols import Codec, Executor, Request, Scheduler, Sink
+from deepseek.sinks import FutureSink, StreamSink
 from deepseek.types import NO_OPTIONS, Options, Record, Tensors
+
+if TYPE_CHECKING:
+    from deepseek.plan import Plan
 
 
 class BuildStep(Record):
@@ -63,6 +67,8 @@ class Pipeline:
         self._resources = resources
         self._run = scheduler.run
         self._check = input_check(executor.signature)
+        self._closing = threading.Lock()
+        self._closed = False
 
     def run(self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any) -> dict[str, Any]:
         """Compute on the caller's thread: named tensors in, named NumPy arrays out.
@@ -101,11 +107,35 @@ class Pipeline:
             >>> futures = [pipeline.submit(x=array) for array in arrays]        # doctest: +SKIP
             >>> results = [future.result() for future in futures]               # doctest: +SKIP
         """
-        given = tensors if inputs is None else _either(inputs, tensors)
-        self._check(given)
         sink = FutureSink()
-        self._scheduler.submit(Request(given, options, sink))
+        self.send(tensors if inputs is None else _either(inputs, tensors), options, sink)
         return sink.future
+
+    def stream(
+        self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Like `submit`, for answers that come in several chunks: iterate over them. Leaving the loop stops the model.
+
+        Raises:
+            InputError, QueueFullError, ClosedError: as `submit`, at once.
+            DeepSeekError: what befell the request, in its place among the chunks.
+
+        Example:
+            >>> for chunk in pipeline.stream(x=array):                          # doctest: +SKIP
+            ...     print(chunk["token"])
+        """
+        sink = StreamSink()
+        self.send(tensors if inputs is None else _either(inputs, tensors), options, sink)
+        return iter(sink)
+
+    def send(self, inputs: Tensors, options: Options, sink: Sink) -> None:
+        """Like `submit`, with a sink of the caller's own, called on the scheduler's thread: what servers use.
+
+        Example:
+            >>> pipeline.send({"x": array}, Options(tenant="acme"), sink)       # doctest: +SKIP
+        """
+        self._check(inputs)
+        self._scheduler.submit(Request(inputs, options, sink))
 
     async def arun(
         self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any
@@ -152,13 +182,20 @@ class Pipeline:
         return self._codec
 
     def close(self) -> None:
-        """Finish what is under way, end every thread and give the memory back. Safe to call twice.
+        """Finish what is under way, end every thread and give the memory back.
+
+        Safe to call twice and from any thread, a future's callback included; while one thread closes, others that
+        call it go on at once.
 
         Example:
             >>> pipeline = deepseek.build("pipeline.yaml")      # doctest: +SKIP
             >>> pipeline.close()                                # doctest: +SKIP
         """
-        self._run = _closed
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self._run = _refuse
         self._resources.close()
 
     def __enter__(self) -> Self:
@@ -182,23 +219,5 @@ def _either(inputs: Tensors, tensors: Mapping[str, Any]) -> Tensors:
     return inputs
 
 
-class FutureSink:
-    """Delivers a one-chunk answer into a `concurrent.futures.Future`."""
-
-    __slots__ = ("future",)
-
-    def __init__(self) -> None:
-        self.future: Future[dict[str, Any]] = Future()
-
-    def start(self) -> bool:
-        return self.future.set_running_or_notify_cancel()
-
-    def put(self, chunk: Mapping[str, Any], *, last: bool) -> None:
-        self.future.set_result(dict(chunk))
-
-    def fail(self, error: BaseException) -> None:
-        self.future.set_exception(error)
-
-
-def _closed(inputs: Tensors, options: Options) -> dict[str, Any]:
+def _refuse(inputs: Tensors, options: Options) -> dict[str, Any]:
     raise ClosedError("the pipeline is closed")

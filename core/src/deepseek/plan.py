@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from deepseek.config import Config
 from deepseek.offers import Coding, Engine, Loader, Pass, Policy, Wrapper
@@ -12,23 +12,25 @@ from deepseek.registry import Registry
 from deepseek.types import Device, Record, Source
 from deepseek.units import Size
 
+Offer = TypeVar("Offer", Loader, Engine, Wrapper, Policy, Coding)
 
-class Refusal(Record):
+
+class Declined(Record):
     """A plugin that was asked and said no."""
 
     plugin: str
     reason: str
 
 
-class Planned(Record):
+class Planned(Record, Generic[Offer]):
     """Something that a plugin offered and the kernel chose, with who offered it."""
 
     plugin: str
-    record: Any
+    record: Offer
 
     @property
     def name(self) -> str:
-        return str(self.record.name)
+        return self.record.name
 
 
 class PlannedPass(Record):
@@ -52,14 +54,14 @@ class Plan(Record):
     source: Source
     devices: tuple[Device, ...]
     device: Device
-    loader: Planned
+    loader: Planned[Loader]
     passes: tuple[PlannedPass, ...]
-    engine: Planned
-    wrappers: tuple[Planned, ...]
-    policy: Planned
-    coding: Planned | None
+    engine: Planned[Engine]
+    wrappers: tuple[Planned[Wrapper], ...]
+    policy: Planned[Policy]
+    coding: Planned[Coding] | None
     engines: tuple[Engine, ...]
-    refusals: Mapping[str, tuple[Refusal, ...]] = {}
+    declined: Mapping[str, tuple[Declined, ...]] = {}
 
     @property
     def format(self) -> str:
@@ -69,23 +71,19 @@ class Plan(Record):
             >>> deepseek.explain("pipeline.yaml").format        # doctest: +SKIP
             'onnx'
         """
-        return self.passes[-1].gives if self.passes else self._loader.format
-
-    @property
-    def _loader(self) -> Loader:
-        record: Loader = self.loader.record
-        return record
+        return self.passes[-1].gives if self.passes else self.loader.record.format
 
     @property
     def memory_bytes(self) -> int:
-        """Estimate of the resident memory: the engine's library and its copies of the weights.
+        """Estimate of the device's memory that the model takes: copies of the weights; on the CPU the library too.
 
         Example:
             >>> deepseek.explain("pipeline.yaml").memory_bytes  # doctest: +SKIP
             84581376
         """
-        engine: Engine = self.engine.record
-        return round(engine.library_bytes + engine.weight_copies * self._loader.weight_bytes)
+        engine = self.engine.record
+        library = engine.library_bytes if self.device.kind == "cpu" else 0
+        return round(library + engine.weight_copies * self.loader.record.weight_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values: what ``deepseek explain --json`` prints.
@@ -94,13 +92,13 @@ class Plan(Record):
             >>> deepseek.explain("pipeline.yaml").to_dict()["execute"]["engine"]       # doctest: +SKIP
             'onnxruntime'
         """
-        engine: Engine = self.engine.record
+        engine, loader = self.engine.record, self.loader.record
         with self.registry.blamed(self.engine.plugin, "while it described its engine"):
             described = dict(engine.describe())
         return {
-            "model": {"source": str(self.source.path), "bytes": self._loader.weight_bytes},
+            "model": {"source": str(self.source.path), "bytes": loader.weight_bytes},
             "device": _device(self.device),
-            "load": {"plugin": self.loader.plugin, "name": self.loader.name, "format": self._loader.format},
+            "load": {"plugin": self.loader.plugin, "name": loader.name, "format": loader.format},
             "passes": [_pass(item) for item in self.passes],
             "execute": {
                 "plugin": self.engine.plugin, "engine": engine.name, "format": self.format, **described
@@ -111,7 +109,7 @@ class Plan(Record):
             "memory_bytes": self.memory_bytes,
             "declined": {
                 hook: [{"plugin": item.plugin, "reason": item.reason} for item in items]
-                for hook, items in self.refusals.items()
+                for hook, items in self.declined.items()
                 if items
             },
             "plugins": [_plugin(plugin) for plugin in self.registry.plugins],
@@ -119,10 +117,11 @@ class Plan(Record):
 
     def __str__(self) -> str:
         plan = self.to_dict()
+        who = self.registry.describe(self.loader.plugin)
         lines = [
             f"model      {plan['model']['source']} ({_size(plan['model']['bytes'])})",
             f"device     {self.device.name}: {_facts(self.device.facts)}",
-            f"load       {self.loader.name} -> {self._loader.format}  [{self.registry.describe(self.loader.plugin)}]",
+            f"load       {self.loader.name} -> {plan['load']['format']}  [{who}]",
         ]
         for item in self.passes:
             arrow = f"{item.takes} -> {item.gives}" if item.takes != item.gives else item.takes
@@ -135,7 +134,8 @@ class Plan(Record):
         lines.append(f"schedule   {self.policy.name}: {_facts(self.policy.record.facts)}")
         if self.coding:
             lines.append(f"codec      {self.coding.name}: {_facts(self.coding.record.facts) or 'tensors'}")
-        lines.append(f"memory     about {_size(self.memory_bytes)}, of {_size(self.device.available_bytes)} free")
+        free = f", of {_size(self.device.available_bytes)} free" if self.device.memory_bytes else ""
+        lines.append(f"memory     about {_size(self.memory_bytes)}{free}")
         for hook, items in plan["declined"].items():
             lines += [f"declined   {hook}: {item['plugin']}: {item['reason']}" for item in items]
         for plugin in self.registry.plugins:
@@ -158,9 +158,8 @@ def _pass(item: PlannedPass) -> dict[str, str]:
     return {"plugin": item.plugin, "name": item.record.name, "stage": stage, "takes": item.takes, "gives": item.gives}
 
 
-def _named(item: Planned) -> dict[str, Any]:
-    record: Policy | Coding | Wrapper = item.record
-    return {"plugin": item.plugin, "name": item.name, **getattr(record, "facts", {})}
+def _named(item: Planned[Policy] | Planned[Coding]) -> dict[str, Any]:
+    return {"plugin": item.plugin, "name": item.name, **item.record.facts}
 
 
 def _plugin(plugin: Plugin) -> dict[str, str]:

@@ -10,7 +10,8 @@ from importlib.util import find_spec
 
 import pluggy
 
-from deepseek.config import Config, ModelSettings, Settings
+from deepseek.checks import stated_signature
+from deepseek.config import Config
 from deepseek.errors import (
     ClosedError,
     ConfigError,
@@ -18,6 +19,7 @@ from deepseek.errors import (
     DeepSeekError,
     DeviceError,
     ExecutionError,
+    HookError,
     InputError,
     InputNotFoundError,
     MissingLibraryError,
@@ -26,6 +28,7 @@ from deepseek.errors import (
     OutOfMemoryError,
     OutputError,
     PlanError,
+    PluginError,
     QueueFullError,
     UnavailableError,
     UnsafeModelError,
@@ -33,6 +36,7 @@ from deepseek.errors import (
 from deepseek.files import atomic_write, output_errors
 from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Stage, Wrapper
 from deepseek.protocols import Codec, Executor, Observer, Request, Scheduler, Sink
+from deepseek.settings import ModelSettings, Settings
 from deepseek.types import (
     ANY,
     HOST,
@@ -42,6 +46,7 @@ from deepseek.types import (
     Device,
     Model,
     Options,
+    Share,
     Signature,
     Source,
     Tensors,
@@ -93,6 +98,7 @@ __all__ = [
     "Engine",
     "ExecutionError",
     "Executor",
+    "HookError",
     "InputError",
     "InputNotFoundError",
     "Loader",
@@ -108,11 +114,13 @@ __all__ = [
     "Pass",
     "Percent",
     "PlanError",
+    "PluginError",
     "Policy",
     "QueueFullError",
     "Request",
     "Scheduler",
     "Settings",
+    "Share",
     "Signature",
     "Sink",
     "Size",
@@ -127,4 +135,5 @@ __all__ = [
     "hookimpl",
     "library_missing",
     "output_errors",
+    "stated_signature",
 ]

@@ -9,8 +9,8 @@ from types import ModuleType
 
 from msgspec.structs import replace
 
-from deepseek.config import PluginSettings
-from deepseek.errors import PluginError
+from deepseek.errors import IncompatiblePluginError, PluginError
+from deepseek.settings import PluginSettings
 from deepseek.types import Record
 from deepseek.versions import API, PLUGINS, VERSIONS, distribution, members, unwritten
 
@@ -143,18 +143,20 @@ def _curated() -> set[str]:
 
 
 def check_api(plugin: Plugin) -> None:
-    """Majors must be equal and the plugin's minor not newer. Raises PluginError."""
+    """Majors must be equal and the plugin's minor not newer. Raises IncompatiblePluginError."""
     here = f"{API[0]}.{API[1]}"
     if not plugin.api:
         hint = f'add the keyword "{API_KEYWORD}{here}" to its pyproject.toml'
-        raise PluginError(f"{plugin} does not state the plugin API that it was written for", hint=hint)
+        raise IncompatiblePluginError(f"{plugin} does not state the plugin API that it was written for", hint=hint)
     try:
         major, minor = (int(part) for part in plugin.api.split("."))
     except ValueError:
-        raise PluginError(f"{plugin} states `{plugin.api}` as its plugin API; that is not MAJOR.MINOR") from None
+        raise IncompatiblePluginError(
+            f"{plugin} states `{plugin.api}` as its plugin API; that is not MAJOR.MINOR"
+        ) from None
     if major != API[0] or minor > API[1]:
         newer = (major, minor) > API
         hint = f"upgrade {'deepseek-core' if newer else plugin.distribution}: pip install -U " + (
             "deepseek-core" if newer else plugin.distribution
         )
-        raise PluginError(f"{plugin} is written for plugin API {plugin.api}, this is {here}", hint=hint)
+        raise IncompatiblePluginError(f"{plugin} is written for plugin API {plugin.api}, this is {here}", hint=hint)

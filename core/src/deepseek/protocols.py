@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
-from deepseek.types import Batch, Options, Record, Signature, Tensors
+from deepseek.types import Batch, Options, Record, Share, Signature, Tensors
 
 
 class Executor(Protocol):
     """A model that is ready to run on one device.
+
+    An executor may do more than is written here (generate step by step, say how busy it is): a scheduler that knows
+    of it finds it on the executor that it is given.
 
     Attributes:
         signature: as the engine knows it after opening the model.
@@ -18,15 +21,19 @@ class Executor(Protocol):
 
     Example:
         >>> from deepseek.testing import EchoExecutor
-        >>> EchoExecutor().run({"x": 1}, NO_OPTIONS)
+        >>> EchoExecutor().run({"x": 1}, [Share(NO_OPTIONS, 1)])
         {'x': 1}
     """
 
     signature: Signature
     concurrency: int
 
-    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+    def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
         """Compute. Takes any DLPack arrays, returns NumPy arrays on the host, one for each output.
+
+        Args:
+            inputs: the batch.
+            shares: whose rows they are, in their order; empty for a run that nobody asked for (a check, a warm-up).
 
         Raises:
             InputError: the engine rejects an input.
@@ -35,7 +42,10 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """Give the memory back. Called once, when no `run` is under way."""
+        """Give the memory back. Called once, when no `run` is under way.
+
+        The executor that a wrapper wraps is not the wrapper's to close: the kernel closes both, the wrapper first.
+        """
 
 
 class Observer(Protocol):
@@ -46,10 +56,15 @@ class Observer(Protocol):
         ...     total = 0
         ...     def batch(self, batch):
         ...         self.total += batch.rows
+        ...     def close(self):
+        ...         print(self.total)
     """
 
     def batch(self, batch: Batch) -> None:
         """Called on the executing thread after each batch, failed ones included."""
+
+    def close(self) -> None:
+        """Write down what is held back. Called once, after the last batch."""
 
 
 class Sink(Protocol):
@@ -61,6 +76,7 @@ class Sink(Protocol):
         >>> sink.start()
         True
         >>> sink.put({"y": 1}, last=True)
+        False
         >>> sink.future.result()
         {'y': 1}
     """
@@ -68,8 +84,11 @@ class Sink(Protocol):
     def start(self) -> bool:
         """Called just before execution; False: the asker has gone, do not execute."""
 
-    def put(self, chunk: Mapping[str, Any], *, last: bool) -> None:
-        """Deliver a chunk. Most answers are a single one, with ``last=True``."""
+    def put(self, chunk: Mapping[str, Any], *, last: bool) -> bool:
+        """Deliver a chunk; most answers are a single one, with ``last=True``.
+
+        Returns whether more is wanted: False when the asker has gone, or has all.
+        """
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error."""
@@ -124,8 +143,8 @@ class Codec(Protocol):
     #: File name endings that `read` understands, lower case, with the dot.
     suffixes: frozenset[str]
 
-    def read(self, path: Path | None, data: bytes | None) -> Iterator[tuple[str, Tensors]]:
-        """Yield ``(label, inputs)`` for each item of a file, or of bytes read from standard input.
+    def read(self, path: Path | None, stream: BinaryIO | None) -> Iterator[tuple[str, Tensors]]:
+        """Yield ``(label, inputs)`` for each item of a file, or of a stream such as standard input.
 
         Raises:
             InputError: the content is not what it should be.
@@ -135,4 +154,7 @@ class Codec(Protocol):
         """One item as the model's inputs, with a batch dimension of 1 where the model has one."""
 
     def decode(self, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """One dictionary of plain values (or arrays) per row of the outputs."""
+        """One dictionary of plain values (or arrays) per row of the outputs.
+
+        A list of ``{"label", "score"}`` dictionaries is shown to people as ``label score``; anything else as it is.
+        """

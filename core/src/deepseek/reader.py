@@ -85,6 +85,10 @@ def _override(document: Document, override: str) -> None:
             child = node[key] = {"source": child} if keys[: index + 1] == ["model"] else {}
         node = child
     node[keys[-1]] = value
+    # What stood below the key in the file stands there no longer.
+    for mark in [mark for mark in document.marks if mark[: len(keys)] == tuple(keys)]:
+        del document.marks[mark]
+    document.marks.update({(*keys, *mark): place for mark, place in scratch.marks.items()})
     document.marks[tuple(keys)] = f"--set {name}"
 
 

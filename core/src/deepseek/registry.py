@@ -14,22 +14,31 @@ import pluggy
 from msgspec.structs import replace
 
 from deepseek import fifo, hookspecs
-from deepseek.config import KernelSettings, Settings
-from deepseek.errors import DeepSeekError, HookError, ModelError, PluginError
+from deepseek.errors import (
+    DeepSeekError,
+    HookError,
+    IncompatiblePluginError,
+    ModelError,
+    OutOfMemoryError,
+    PluginError,
+)
 from deepseek.files import disk_full, is_full
-from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Wrapper
+from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Stage, Wrapper
 from deepseek.plugins import Plugin, check_api
+from deepseek.settings import KernelSettings, Settings
 from deepseek.types import Device, Record
 
-#: What each hook may be answered with, alone or (where the kernel takes several) in a list.
+#: What each hook is answered with.
 ANSWERS: dict[str, tuple[type, ...]] = {
-    "sections": (dict,), "probe": (Device,), "load": (Loader, Decline), "optimize": (Pass,),
+    "sections": (dict,), "probe": (Device,), "load": (Loader, Decline), "optimize": (Pass, Decline),
     "execute": (Engine, Wrapper, Decline), "schedule": (Policy,), "codec": (Coding,),
 }  # fmt: skip
+#: The hooks to which a plugin may give several answers, in a list.
+SEVERAL = frozenset({"probe", "optimize"})
 
 
 class Answer(Record):
-    """What one plugin said to one question."""
+    """One of the answers to one question, and the plugin that gave it."""
 
     plugin: str
     value: Any
@@ -67,7 +76,7 @@ class Registry:
         except PluginError as error:
             if plugin.name not in self._optional:
                 raise
-            state = "incompatible" if "plugin API" in error.what else "broken"
+            state = "incompatible" if isinstance(error, IncompatiblePluginError) else "broken"
             return replace(plugin, state=state, why=f"{error.what} (optional)")
         self._pm.register(module, plugin.name)
         return replace(plugin, state="active", hooks=hooks, module=module)
@@ -80,11 +89,20 @@ class Registry:
             for name, kind in answer.value.items():
                 if name in owners:
                     raise self._conflict(name, owners[name], answer.plugin)
-                if name in KernelSettings.__struct_fields__:
-                    what = f"{self.describe(answer.plugin)} claims the section `{name}`, which is the kernel's own"
-                    raise PluginError(what, hint="the plugin's author must choose another name")
+                self._check_section(answer.plugin, name, kind, result)
                 owners[name], result[name] = answer.plugin, kind
         return result
+
+    def _check_section(self, plugin: str, name: str, kind: object, others: Mapping[str, object]) -> None:
+        who, fault = self.describe(plugin), ""
+        if name in KernelSettings.__struct_fields__:
+            fault = f"{who} claims the section `{name}`, which is the kernel's own"
+        elif not (isinstance(kind, type) and issubclass(kind, Settings)):
+            fault = f"{who} gives the section `{name}` a {kind!r}, which is no subclass of Settings"
+        elif kind in others.values():
+            fault = f"{who} gives the section `{name}` a class that another section has already ({kind.__name__})"
+        if fault:
+            raise PluginError(fault, hint="the plugin's author must choose another name or class")
 
     def _conflict(self, section: str, first: str, second: str) -> PluginError:
         theirs = [name for name in (first, second) if name in self._by_name]
@@ -97,27 +115,30 @@ class Registry:
         return str(self._by_name[name]) if name in self._by_name else "deepseek-core"
 
     def ask(self, hook: str, **arguments: Any) -> list[Answer]:
-        """Put one question to every plugin, in order; None is no answer.
+        """Put one question to every plugin, in order; None is no answer, a list is several where a hook takes them.
 
         Goes over pluggy's implementations one by one rather than calling the hook, so that each
         answer, and each exception, is known by the plugin that it came from.
 
         Raises:
             HookError: a plugin raised something that is not a DeepSeekError, or answered with something else than
-                the hook takes. An optional plugin that does so takes part no longer, and its answers so far count.
+                the hook takes. An optional plugin that does so takes part no longer; what it answered before stands.
         """
-        answers = []
+        answers: list[Answer] = []
         for impl in reversed(getattr(self._pm.hook, hook).get_hookimpls()):
+            name = impl.plugin_name
             try:
-                with self.blamed(impl.plugin_name, f"in its hook `{hook}`"):
-                    value = impl.function(*(arguments[name] for name in impl.argnames))
-                if value is not None:
-                    self._check_answer(impl.plugin_name, hook, value)
-                    answers.append(Answer(impl.plugin_name, value))
+                with self.blamed(name, f"in its hook `{hook}`"):
+                    value = impl.function(*(arguments[argument] for argument in impl.argnames))
+                values = value if hook in SEVERAL and isinstance(value, list) else [] if value is None else [value]
+                for one in values:
+                    self._check_answer(name, hook, one)
             except HookError as error:
-                if impl.plugin_name not in self._optional:
+                if name not in self._optional:
                     raise
-                self._drop(impl.plugin_name, error)
+                self._drop(name, error)
+            else:
+                answers += [Answer(name, one) for one in values]
         return answers
 
     def _drop(self, name: str, error: HookError) -> None:
@@ -128,40 +149,50 @@ class Registry:
 
     def _check_answer(self, plugin: str, hook: str, value: Any) -> None:
         """An answer of a kind that nobody looks for would be passed over in silence."""
-        if hook == "observe" and not callable(getattr(value, "batch", None)):
-            what = f"{self.describe(plugin)} answered its hook `observe` with a {type(value).__name__}"
-            raise HookError(what, hint="it takes an object with a method batch(batch), or None")
-        kinds = ANSWERS.get(hook, ())
-        wrong = [one for one in (value if isinstance(value, list) else [value]) if not isinstance(one, kinds)]
-        if kinds and wrong:
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            what = f"{self.describe(plugin)} answered its hook `{hook}` with a {type(wrong[0]).__name__}"
-            raise HookError(what, hint=f"it takes {wanted}, or None")
+        kinds, fault, wanted = ANSWERS.get(hook, (object,)), "", ""
+        if hook == "observe" and not (callable(getattr(value, "batch", None)) and callable(getattr(value, "close", 0))):
+            fault, wanted = f"a {type(value).__name__}", "an object with the methods batch(batch) and close()"
+        elif not isinstance(value, kinds):
+            fault, wanted = f"a {type(value).__name__}", " or ".join(kind.__name__ for kind in kinds)
+            wanted += ", or a list of them" * (hook in SEVERAL)
+        elif isinstance(value, Pass) and value.stage is Stage.CONVERT and not value.yields:
+            fault, wanted = f"the pass `{value.name}`, which converts to nothing", "the format that it `yields`"
+        if fault:
+            what = f"{self.describe(plugin)} answered its hook `{hook}` with {fault}"
+            raise HookError(what, hint=f"it takes {wanted}; None is no answer")
 
     @contextmanager
-    def blamed(self, plugin: str, doing: str) -> Iterator[None]:
-        """Turn what a plugin's own code raises in the block into a HookError that names the plugin.
+    def blamed(self, plugin: str, doing: str, *, reading: bool = False) -> Iterator[None]:
+        """Turn what a plugin's own code raises in the block into an error that names the plugin.
 
-        DeepSeekErrors pass. The machine's troubles are not the plugin's: a full disk becomes an OutputError, a file
-        that can't be read a ModelError; MemoryError passes, for the kernel knows what it was for.
+        Args:
+            plugin: its name.
+            doing: what it does in the block (``in its hook `load` ``).
+            reading: it reads the model: what the system refuses to read is the model's fault, not the plugin's.
+
+        Raises:
+            DeepSeekError: as the plugin raised it.
+            OutOfMemoryError: for a MemoryError.
+            OutputError: the disk is full.
+            ModelError: a file of the model can't be read.
+            HookError: for anything else.
         """
         try:
             yield
-        except (DeepSeekError, MemoryError):
+        except DeepSeekError:
             raise
-        except OSError as exc:
-            if is_full(exc):
-                raise disk_full(exc.filename or doing) from exc
-            raise ModelError(f"can't read it: {exc.strerror or exc}", where=str(exc.filename or doing)) from exc
+        except MemoryError as exc:
+            hint = "use a smaller model, a smaller dtype, or a machine with more memory"
+            raise OutOfMemoryError(f"{self.describe(plugin)} ran out of memory {doing}", hint=hint) from exc
         # A plugin's sys.exit() is no way to end the program either.
         except (Exception, SystemExit) as exc:
+            if isinstance(exc, OSError) and is_full(exc):
+                raise disk_full(exc.filename or doing) from exc
+            if isinstance(exc, OSError) and exc.filename and reading:
+                raise ModelError(f"can't read it: {exc.strerror or exc}", where=str(exc.filename)) from exc
             what = f"{self.describe(plugin)} raised {doing}: {type(exc).__name__}: {exc}"
             hint = f"report it to the plugin's author, or disable it: plugins: {{disable: [{plugin}]}}"
             raise HookError(what, hint=hint) from exc
-
-    def declined(self, answers: Iterable[Answer]) -> Mapping[str, Decline]:
-        """Plugin name to the reason why it does not answer."""
-        return {answer.plugin: answer.value for answer in answers if isinstance(answer.value, Decline)}
 
 
 def _import(plugin: Plugin) -> ModuleType:

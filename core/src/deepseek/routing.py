@@ -55,10 +55,17 @@ def choose_loader(config: Config, loads: list[Answer], engines: list[Answer], ro
 
 
 class Router:
-    """Finds the shortest chain of conversions between formats (breadth first)."""
+    """Finds the shortest chain of conversions between formats (breadth first).
 
-    def __init__(self, conversions: Sequence[Answer]) -> None:
-        self.conversions = conversions
+    Args:
+        offers: what plugins answered to the hook `optimize`.
+    """
+
+    def __init__(self, offers: Sequence[Answer]) -> None:
+        passes = [answer for answer in offers if isinstance(answer.value, Pass)]
+        self.conversions = [answer for answer in passes if answer.value.stage is Stage.CONVERT]
+        self.steps = [answer for answer in passes if answer.value.stage is not Stage.CONVERT]
+        self.declined = [answer for answer in offers if isinstance(answer.value, Decline)]
 
     def chain(self, start: str, goals: frozenset[str]) -> list[Answer] | None:
         """Conversions from `start` to the nearest of `goals`: [] when it is one, None when there is no way."""
@@ -75,9 +82,7 @@ class Router:
         return None
 
 
-def find_route(
-    config: Config, start: str, passes: list[Answer], engines: list[Answer], router: Router
-) -> tuple[list[PlannedPass], Answer]:
+def find_route(config: Config, start: str, engines: list[Answer], router: Router) -> tuple[list[PlannedPass], Answer]:
     """Passes in order, with conversions where formats have to be bridged, and the engine at the end."""
     route: list[PlannedPass] = []
     here = start
@@ -89,11 +94,10 @@ def find_route(
         route.append(PlannedPass(item.plugin, record, here, gives))
         here = gives
 
-    for item in sorted(passes, key=lambda item: (item.value.stage, item.value.name)):
-        if item.value.stage is not Stage.CONVERT:
-            for step in _bridge(router, here, item.value.accepts, f"the pass `{item.value.name}`", config):
-                go(step)
-            go(item)
+    for item in sorted(router.steps, key=lambda item: (item.value.stage, item.value.name)):
+        for step in _bridge(router, here, item.value.accepts, f"the pass `{item.value.name}`", config):
+            go(step)
+        go(item)
     accepted = frozenset[str]().union(*(answer.value.accepts for answer in engines))
     for step in _bridge(router, here, accepted, _engine_names(engines), config):
         go(step)
@@ -109,6 +113,8 @@ def _bridge(router: Router, here: str, goals: frozenset[str], who: str, config: 
     if chain is None:
         known = ", ".join(f"{'/'.join(sorted(c.value.accepts))} to {c.value.yields}" for c in router.conversions)
         what = f"{who} takes {' or '.join(sorted(goals))}, the model is in the format {here}"
+        if router.declined:
+            raise _declined(what, router.declined, config.document.where(("engine",)))
         hint = f"conversions here: {known or 'none'}; choose another engine or install a plugin that converts"
         raise PlanError(what, where=config.document.where(("engine",)), hint=hint)
     return chain

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union
 import msgspec
 from msgspec import Meta
 
-from deepseek.config import KernelSettings, Settings
+from deepseek.settings import KernelSettings, Settings
 from deepseek.units import Duration, Percent, Size
 
 
@@ -24,8 +24,14 @@ def json_schema(sections: Mapping[str, type[Settings]]) -> dict[str, Any]:
     """A JSON Schema (2020-12) that editors use to complete and check a pipeline file."""
     root = struct_schema(KernelSettings)
     for name, kind in sections.items():
-        root["properties"][name] = struct_schema(kind)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "title": "DeepSeek pipeline"}
+        # A section that is named and left empty has its defaults.
+        root["properties"][name] = {**struct_schema(kind), "type": ["object", "null"]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **root,
+        "title": "DeepSeek pipeline",
+        "$defs": {"variable": {"type": "string", "pattern": r"\$\{", "description": "An environment variable."}},
+    }
 
 
 def struct_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
@@ -36,7 +42,7 @@ def struct_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
     required = [field.encode_name for field in fields if field.required]
     return {
         "type": "object",
-        "description": (inspect.getdoc(kind) or "").partition("\n")[0],
+        "description": inspect.cleandoc(vars(kind).get("__doc__") or "").partition("\n")[0],
         "properties": properties,
         **({"required": required} if required else {}),
         "additionalProperties": False,
@@ -55,7 +61,7 @@ def _schema(kind: Any) -> dict[str, Any]:
     if typing.get_origin(kind) is Annotated:
         bare, *extras = typing.get_args(kind)
         if not _holds_struct(bare):
-            return dict(msgspec.json.schema(kind, schema_hook=_custom))
+            return _leaf(kind)
         described = [extra.description for extra in extras if isinstance(extra, Meta) and extra.description]
         return {**_schema(bare), **({"description": described[0]} if described else {})}
     origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
@@ -67,7 +73,16 @@ def _schema(kind: Any) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": _schema(args[1])}
     if origin is list and _holds_struct(kind):
         return {"type": "array", "items": _schema(args[0])}
-    return dict(msgspec.json.schema(kind, schema_hook=_custom))
+    return _leaf(kind)
+
+
+def _leaf(kind: Any) -> dict[str, Any]:
+    """What msgspec says of a plain value; what is not text may be written as ``${NAME}`` too."""
+    schema = dict(msgspec.json.schema(kind, schema_hook=_custom))
+    if schema.get("type") not in ("integer", "number", "boolean"):
+        return schema
+    told: dict[str, Any] = {key: schema.pop(key) for key in ("description", "examples", "title") if key in schema}
+    return {"anyOf": [schema, {"$ref": "#/$defs/variable"}], **told}
 
 
 def _holds_struct(kind: Any) -> bool:

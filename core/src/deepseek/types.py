@@ -179,23 +179,42 @@ class Options(Record):
 NO_OPTIONS = Options()
 
 
+class Share(Record):
+    """One request's part of a batch, whose rows lie one after another.
+
+    Attributes:
+        options: what the request asks for.
+        rows: how many rows of the batch are its own (1 where the model has no batch dimension).
+
+    Example:
+        >>> [share.rows for share in (Share(NO_OPTIONS, 2), Share(Options(tenant="acme"), 6))]
+        [2, 6]
+    """
+
+    options: Options
+    rows: int
+
+
 class Batch(Record):
     """What an observer is told, once for each executed batch.
 
     Attributes:
-        rows: size of the batch dimension (1 where the model has none).
-        options: one for each request in the batch.
+        shares: one for each request in the batch; none where the kernel or a plugin ran the model for itself.
         device: the device's name.
         seconds: time in the executor.
         error: what it raised, or None.
 
     Example:
-        >>> Batch(rows=8, options=(NO_OPTIONS,), device="cpu", seconds=0.002, error=None).rows
+        >>> Batch((Share(NO_OPTIONS, 2), Share(NO_OPTIONS, 6)), "cpu", seconds=0.002, error=None).rows
         8
     """
 
-    rows: int
-    options: Sequence[Options]
+    shares: Sequence[Share]
     device: str
     seconds: float
     error: BaseException | None
+
+    @property
+    def rows(self) -> int:
+        """Rows of all requests."""
+        return sum(share.rows for share in self.shares)

@@ -9,7 +9,7 @@ from typing import Any
 from deepseek.errors import ModelError
 from deepseek.offers import Engine
 from deepseek.protocols import Executor
-from deepseek.types import ANY, NO_OPTIONS, Model, Signature, TensorSpec
+from deepseek.types import ANY, Model, Signature, TensorSpec
 
 #: How far an output may be off, relative to the largest value of the original's output.
 TOLERANCE = 1e-3
@@ -52,7 +52,7 @@ def _compare(original: Executor, converted: Executor) -> str:
     if any(spec.shape is None for spec in converted.signature.inputs):
         return "not checked: the shapes of the inputs are not known"
     inputs = sample(converted.signature)
-    wanted, got = original.run(inputs, NO_OPTIONS), converted.run(inputs, NO_OPTIONS)
+    wanted, got = original.run(inputs, ()), converted.run(inputs, ())
     if wanted.keys() != got.keys():
         raise ModelError(f"the conversion changed the outputs from {', '.join(wanted)} to {', '.join(got)}")
     worst = max((_distance(name, wanted[name], got[name]) for name in wanted), default=0.0)

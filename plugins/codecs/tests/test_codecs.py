@@ -166,7 +166,7 @@ def test_damaged_and_strange_archives(tmp_path: Path) -> None:
 
 def test_text_that_begins_like_a_bitmap(tmp_path: Path) -> None:
     with build(IDS, inputs={"text": {"tokenizer": tokenizer(tmp_path)}}) as pipeline:
-        assert len(list(pipeline.codec.read(None, b"BMW is a car maker\n"))) == 1
+        assert len(list(pipeline.codec.read(None, io.BytesIO(b"BMW is a car maker\n")))) == 1
 
 
 def test_every_form_of_a_picture_gives_the_same_tensor(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_every_form_of_a_picture_gives_the_same_tensor(tmp_path: Path) -> None:
 
 
 def items(pipeline: Pipeline, path: Path | None, data: bytes | None = None) -> list[tuple[str, Any]]:
-    return [(label, tensors["x"].tolist()) for label, tensors in pipeline.codec.read(path, data)]
+    return [(label, tensors["x"].tolist()) for label, tensors in pipeline.codec.read(path, data and io.BytesIO(data))]
 
 
 def test_tensor_files(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_tensor_files(tmp_path: Path) -> None:
         ("a.json", b"{", "a.json is not JSON"),
         ("a.json", b"[" * 100_000, "a.json is not JSON"),
         ("a.json", b'{"x": [[1, 2], [3]]}', "the input `x`"),
-        ("a.json", b'{"x": [["a", "b", "c", "d"]]}', "the input `x` is not a tensor"),
+        ("a.json", b'{"x": [["a", "b", "c", "d"]]}', "the input `x` holds <U1 values"),
         ("a.txt", b"\xff\xfe", "not UTF-8"),
         ("a.txt", b"hello", "this pipeline takes no texts\n  fix: add the section `inputs.text`"),
         ("a.png", jpeg(), "this pipeline takes no pictures\n  fix: add the section `inputs.image`"),
@@ -232,7 +232,7 @@ def test_pickled_arrays_are_never_unpickled(tmp_path: Path) -> None:
 def test_files_that_are_absent_or_too_large(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((100, 4), "float32"))
     with build(inputs={"max_file_size": "1KiB"}) as pipeline:
-        with pytest.raises(InputError, match=r"more than 1KiB\n  fix: raise `inputs.max_file_size`"):
+        with pytest.raises(InputError, match=r"larger than 1KiB\n  fix: raise `inputs.max_file_size`"):
             items(pipeline, tmp_path / "a.npy")
         with pytest.raises(InputNotFoundError, match="there is no file .*b.npy"):
             items(pipeline, tmp_path / "b.npy")
@@ -247,13 +247,91 @@ def test_classes_are_named_best_first(tmp_path: Path) -> None:
     assert second["x"][0]["label"] == "ant"
 
 
-def test_too_few_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [2, 5])
+def test_too_few_labels_and_too_many(tmp_path: Path, count: int) -> None:
+    (tmp_path / "labels.txt").write_text("ant\n" * count)
+    with pytest.raises(ConfigError, match=f"names {count} classes, the model has 4"):
+        build(outputs={"classes": {"labels": str(tmp_path / "labels.txt")}})
+
+
+def test_labels_of_a_model_that_does_not_tell_its_classes(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("ant\nbee\n")
-    with (
-        build(outputs={"classes": {"labels": str(tmp_path / "labels.txt")}}) as pipeline,
-        pytest.raises(ConfigError, match="names 2 classes, the model has 4"),
+    with build(
+        {"x": {"dtype": "float32", "shape": [-1, -1]}}, outputs={"classes": {"labels": f"{tmp_path}/labels.txt"}}
+    ) as pipeline:
+        assert pipeline.predict({"x": np.array([[0, 1]], "float32")})[0]["x"][0]["label"] == "bee"
+        with pytest.raises(ConfigError, match="names 2 classes, the model has 4"):
+            pipeline.predict({"x": np.zeros((1, 4), "float32")})
+
+
+def test_an_output_must_be_named_where_there_are_several() -> None:
+    two = {name: {"dtype": "float32", "shape": [-1, 4]} for name in "ab"}
+    with pytest.raises(ConfigError, match="`outputs.classes.tensor` must name one of the model's: a, b"):
+        build(two, outputs={"classes": {}})
+
+
+def test_outputs_without_a_common_batch_are_one_answer() -> None:
+    specs = {"rows": {"dtype": "float32", "shape": [-1, 2]}, "table": {"dtype": "float32", "shape": [5]}}
+    with build(specs) as pipeline:
+        tensors = {"rows": np.zeros((3, 2), "float32"), "table": np.zeros(5, "float32")}
+        [answer] = pipeline.codec.decode(pipeline.run(tensors))
+        assert answer["rows"].shape == (3, 2)
+
+
+def test_pixels_as_they_are_can_not_be_normalised_too() -> None:
+    pixels = {"pixels": {"dtype": "uint8", "shape": [-1, 3, 8, 8]}}
+    with pytest.raises(
+        ConfigError, match=r"gives pixels as they are \(`dtype: uint8`\): leave out scale, mean and std"
     ):
-        pipeline.predict({"x": np.zeros((1, 4), "float32")})
+        build(pixels, inputs={"image": {"crop": 8, "dtype": "uint8", "mean": 127}})
+
+
+def test_the_mean_of_padded_tokens_is_refused(tmp_path: Path) -> None:
+    text = {"text": {"tokenizer": tokenizer(tmp_path), "pad_to": 8}}
+    with pytest.raises(ConfigError, match="`outputs.embedding.pooling` would average the padding"):
+        build(IDS, inputs=text, outputs={"embedding": {"tensor": "input_ids"}})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "right"),
+    [
+        ("float32", [1, 2], [1.0, 2.0]),
+        ("int64", [1, 2], [1, 2]),
+        ("uint8", [0, 255], [0, 255]),
+        ("uint8", [0, 256], None),
+        ("int64", [1.7, 2.9], None),
+        ("int64", ["3", "4"], None),
+        ("bool", [True, False], [True, False]),
+        ("bool", [1, 2], None),
+    ],
+)
+def test_numbers_are_never_bent(tmp_path: Path, dtype: str, values: list[Any], right: list[Any] | None) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"x": [values]}))
+    with build({"x": {"dtype": dtype, "shape": [-1, 2]}}) as pipeline:
+        if right is None:
+            with pytest.raises(InputError, match=rf"the input `x` holds .* values\n  fix: the model takes x: {dtype}"):
+                items(pipeline, tmp_path / "a.json")
+        else:
+            assert items(pipeline, tmp_path / "a.json") == [(f"{tmp_path}/a.json", [right])]
+
+
+def test_archives_are_measured_unpacked(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((10_000, 4), "float32"))
+    with (
+        build(inputs={"max_file_size": "100KiB"}) as pipeline,
+        pytest.raises(
+            InputError, match=r"holds 156.* when it is unpacked, more than 100KiB\n  fix: raise `inputs.max_file_size`"
+        ),
+    ):
+        items(pipeline, tmp_path / "a.npz")
+
+
+def test_a_stream_has_the_limit_of_a_file() -> None:
+    with (
+        build(inputs={"max_file_size": "1KiB"}) as pipeline,
+        pytest.raises(InputError, match="<stdin> is larger than 1KiB"),
+    ):
+        items(pipeline, None, bytes(2000))
 
 
 def test_softmax_does_not_overflow() -> None:

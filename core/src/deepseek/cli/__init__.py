@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from deepseek.errors import DeepSeekError
+from deepseek.errors import DeepSeekError, HookError, OutOfMemoryError
+from deepseek.files import disk_full, is_full
 
 #: A fault of ours: EX_SOFTWARE of sysexits.h.
 EXIT_BUG = 70
@@ -54,6 +55,13 @@ class Verbs(click.Group):
         self._ask()
         return sorted({*VERBS, *super().list_commands(ctx)})
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """As click does, but what is there already is not replaced. Raises HookError."""
+        verb = name or cmd.name or ""
+        if verb in VERBS or verb in self.commands:
+            raise HookError(f"the verb `{verb}` is there already", hint="the plugin's author must choose another name")
+        super().add_command(cmd, name)
+
     def _ask(self) -> None:
         if self.asked:
             return
@@ -79,16 +87,17 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="deepseek-core", prog_name="deepseek")
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
-@click.pass_context
-def app(context: click.Context, debug: bool) -> None:
+def app(debug: bool) -> None:
     """Load, optimize, schedule and execute deep-learning models."""
-    context.obj = {"debug": debug}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script: runs, reports errors in one way, and exits."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminate)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # What is ignored stays ignored: that is what nohup is for. Windows has no SIGHUP.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(arguments)
@@ -127,21 +136,19 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _fault(error: Exception) -> int:
+    """Report what is none of our errors; the exit code."""
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         _discard_output()
         return 0
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-        print(
-            "error: the output can't be written: the disk is full\n  fix: free space or write elsewhere",
-            file=sys.stderr,
-        )
-        return 16
-    if isinstance(error, MemoryError):
-        print("error: there is not enough memory\n  fix: use a smaller model or batch", file=sys.stderr)
-        return 15
-    print(f"error: internal: {type(error).__name__}: {error}\n  fix: report it; --debug shows where", file=sys.stderr)
-    return EXIT_BUG
+    known: DeepSeekError | None = None
+    if isinstance(error, OSError) and is_full(error):
+        _discard_output()
+        known = disk_full("standard output")
+    elif isinstance(error, MemoryError):
+        known = OutOfMemoryError("there is not enough memory", hint="use a smaller model or batch")
+    what = known or f"internal: {type(error).__name__}: {error}\n  fix: report it; `deepseek --debug ...` shows where"
+    print(f"error: {what}", file=sys.stderr)
+    return known.exit_code if known else EXIT_BUG
 
 
 def _terminate(number: int, frame: object) -> None:

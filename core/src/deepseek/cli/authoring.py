@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deepseek.config import KernelSettings
 from deepseek.errors import OutputError
 from deepseek.files import output_errors
 from deepseek.plugins import discover
 from deepseek.registry import Registry
-from deepseek.versions import API
+from deepseek.settings import KernelSettings
+from deepseek.versions import API, VERSIONS
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
+
+
+#: Names whose distributions, ``deepseek-NAME``, are DeepSeek's own, those that are not written yet included.
+OURS = {"core", "deepseek", "fifo", "all"} | {name for _, added in VERSIONS.values() for name in added}
 
 
 @click.group()
@@ -37,8 +41,9 @@ def new(name: str, into: Path) -> None:
     plugins = discover()
     registry = Registry(plugins, optional=[found.name for found in plugins])
     taken = {found.name for found in plugins} | set(registry.sections()) | set(KernelSettings.__struct_fields__)
-    if name in taken:
-        raise click.UsageError(f"`{name}` is taken: by a plugin, a section or a key of the kernel; choose another name")
+    if name in taken | OURS:
+        what = "by a plugin, a section or a key of the kernel, or a distribution of DeepSeek's own"
+        raise click.UsageError(f"`{name}` is taken: {what}; choose another name")
     target = into / f"deepseek-{name.replace('_', '-')}"
     write(name, target)
     print(f"wrote {target}\n\nnext:\n  pip install -e '{target}[test]'\n  pytest {target}\n  deepseek plugins")

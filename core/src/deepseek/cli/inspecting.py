@@ -11,9 +11,10 @@ import click
 from deepseek import reader
 from deepseek.cli import options
 from deepseek.cli.tables import print_table
-from deepseek.config import PluginSettings, first_look
+from deepseek.config import first_look
 from deepseek.plugins import Plugin, discover, select
 from deepseek.registry import Registry
+from deepseek.settings import PluginSettings
 from deepseek.versions import API, PLUGINS, VERSIONS, distribution, members, unwritten
 
 

@@ -138,6 +138,9 @@ def to_json(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
+    """What JSON has no word for: arrays as lists, bytes as text, complex numbers as ``[real, imaginary]``."""
+    if isinstance(value, complex):
+        return [value.real, value.imag]
     return _text(value.tolist())
 
 
@@ -147,12 +150,14 @@ def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+def _is_class(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("score"), float) and "label" in item
+
+
 def _brief(value: Any) -> str:
     """An answer in a few words: the best classes, a number, or an array's shape and first values."""
     if isinstance(value, list):
-        return ", ".join(
-            f"{item['label']} {item['score']:.2f}" if isinstance(item, dict) else str(item) for item in value
-        )
+        return ", ".join(f"{item['label']} {item['score']:.2f}" if _is_class(item) else str(item) for item in value)
     if getattr(value, "ndim", 0):
         first = ", ".join(f"{number:.4g}" if value.dtype.kind == "f" else str(number) for number in value.ravel()[:4])
         return f"{value.dtype}{list(value.shape)}: {first}{', ...' if value.size > 4 else ''}"

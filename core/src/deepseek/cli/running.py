@@ -12,7 +12,7 @@ import click
 from deepseek.cli import options
 from deepseek.cli.progress import Tell, progress
 from deepseek.cli.results import open_results
-from deepseek.errors import DeepSeekError, InputError, InputNotFoundError
+from deepseek.errors import ExecutionError, InputError, InputNotFoundError, OutOfMemoryError
 from deepseek.pipeline import Pipeline
 from deepseek.protocols import Codec
 
@@ -55,29 +55,29 @@ def run(
             raise InputNotFoundError("there is no input file", hint=hint)
         # An interrupted or failed run leaves no half-written file: open_results renames at the end.
         with open_results(output, as_json) as results, progress(len(paths), shown=_has_room(as_json, output)) as tell:
-            failed = 0
+            code = 0
             for done, path in enumerate(paths):
                 tell(done)
-                failed += _one(built, path, results, keep_going, tell)
+                code = _one(built, path, results, keep_going, tell) or code
             tell(len(paths))
-    return InputError.exit_code if failed else 0
+    return code
 
 
 def _one(pipeline: Pipeline, path: Path | None, results: Any, keep_going: bool, tell: Tell) -> int:
-    """Answer every item of one file; 1 when it failed and that is to be passed over."""
+    """Answer every item of one file; its error's exit code when it failed and that is to be passed over."""
     try:
         label = ""
-        for label, tensors in pipeline.codec.read(path, None if path else sys.stdin.buffer.read()):
+        for label, tensors in pipeline.codec.read(path, None if path else sys.stdin.buffer):
             outputs = pipeline.run(tensors)
             results.add(label, outputs, pipeline.codec.decode(outputs))
             tell(None)
         if not label:
             raise InputError(f"{path or 'standard input'} holds no item")
-    except DeepSeekError as error:
+    except (InputError, ExecutionError, OutOfMemoryError) as error:
         if not keep_going:
             raise
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     return 0
 
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepseek.pipeline import FutureSink
 from deepseek.plugin import (
     Engine,
     Loader,
     Model,
     ModelError,
-    Options,
+    Share,
     Signature,
     Source,
     Tensors,
     TensorSpec,
     hookimpl,
 )
+from deepseek.sinks import FutureSink
 
 __all__ = ["EchoExecutor", "FutureSink", "execute", "load", "model_file"]
 
@@ -56,7 +56,7 @@ class EchoExecutor:
         self._now = 0
         self._lock = threading.Lock()
 
-    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+    def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
         """The inputs, after `work`."""
         with self._lock:
             self.calls += 1

@@ -130,7 +130,7 @@ def test_a_graph_that_reads_files_is_refused_unless_it_is_trusted(tmp_path: Path
 
     tf.saved_model.save(tf.Module(), str(tmp_path / "spy"), signatures={"serving_default": serve})
     with pytest.raises(
-        UnsafeModelError, match=r"its graph reaches files or Python \(ReadFile\)\n  fix: if you trust it"
+        UnsafeModelError, match=r"its graph reaches files, hosts or Python \(ReadFile\)\n  fix: if you trust it"
     ):
         deepseek.build({"model": f"{tmp_path}/spy"})
     with deepseek.build({"model": f"{tmp_path}/spy", "tensorflow": {"file_operators": True}}) as pipeline:

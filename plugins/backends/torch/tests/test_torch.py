@@ -127,15 +127,34 @@ def test_channels_last_changes_nothing_but_memory(tmp_path: Path) -> None:
     np.testing.assert_allclose(*answers, rtol=1e-4, atol=1e-5)
 
 
-def test_threads_are_set_on_each_calling_thread(tmp_path: Path) -> None:
-    import threading
+COUNTING = """
+import torch
 
-    seen: list[int] = []
-    with deepseek.build(config(tmp_path, safetensors, torch={"threads": 1})) as pipeline:
-        caller = threading.Thread(target=lambda: (pipeline.run(x=X), seen.append(torch.get_num_threads())))
-        caller.start()
-        caller.join()
-    assert seen == [1]
+class Threads(torch.nn.Module):
+    def forward(self, x):
+        return x * 0 + torch.get_num_threads()
+
+def build():
+    return Threads()
+"""
+
+
+def counting(folder: Path, threads: int) -> dict[str, Any]:
+    """A model that answers with the number of threads that it runs with."""
+    (folder / "counting.py").write_text(COUNTING)
+    save_file({}, folder / "nothing.safetensors")
+    model = {"source": f"{folder}/nothing.safetensors", "inputs": {"x": {"shape": [-1]}}, "outputs": ["y"]}
+    return {"model": model, "torch": {"factory": f"{folder}/counting.py:build", "threads": threads}}
+
+
+def test_threads_are_those_of_the_pipeline_while_it_runs_and_the_callers_after(tmp_path: Path) -> None:
+    x, before, seen = np.zeros(1, "float32"), torch.get_num_threads(), []
+    one, three = deepseek.build(counting(tmp_path, 1)), deepseek.build(counting(tmp_path, 3))
+    with one, three:
+        for pipeline in (one, three, one):
+            seen.append((int(pipeline.run(x=x)["y"][0]), torch.get_num_threads()))
+            seen.append((int(pipeline.submit(x=x).result(60)["y"][0]), torch.get_num_threads()))
+    assert seen == [(1, before), (1, before), (3, before), (3, before), (1, before), (1, before)]
 
 
 def test_a_state_dict_without_its_code(tmp_path: Path) -> None:
@@ -202,17 +221,6 @@ def test_nested_outputs_all_come_out_and_are_the_callers_own(tmp_path: Path) -> 
 def test_too_few_names_for_the_outputs(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"`model.outputs` names 2 outputs \(a, b\)\n  fix: it gives 4"):
         built(tmp_path, LSTM, inputs={"x": {"shape": [-1, -1, 4]}}, outputs=["a", "b"])
-
-
-def test_two_pipelines_keep_their_own_threads(tmp_path: Path) -> None:
-    one = deepseek.build(config(tmp_path, safetensors, torch={"threads": 1}))
-    two = deepseek.build(config(tmp_path, safetensors, torch={"threads": 2}))
-    with one, two:
-        seen = []
-        for pipeline in (one, two, one):
-            pipeline.run(x=X)
-            seen.append(torch.get_num_threads())
-    assert seen == [1, 2, 1]
 
 
 def test_cuda_without_a_card(tmp_path: Path) -> None:

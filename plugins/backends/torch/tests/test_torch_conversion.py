@@ -46,7 +46,7 @@ def test_a_conversion_needs_shapes(tmp_path: Path) -> None:
     given = config(tmp_path, safetensors, engine="onnxruntime")
     given["model"] = {"source": given["model"]["source"]}
     with pytest.raises(
-        ConfigError, match=r"converting to ONNX needs the shape of the input `input`.*\n  fix: model: \{inputs"
+        ConfigError, match=r"`model.inputs` must declare the shape of `input`.*to ONNX\n  fix: model: \{inputs"
     ):
         deepseek.build(given)
 

@@ -13,23 +13,31 @@ from deepseek_codecs.settings import ClassesSettings, EmbeddingSettings
 
 
 class ClassDecoder:
-    """Names the k most likely classes of each row."""
+    """Names the k most likely classes of each row.
 
-    def __init__(self, settings: ClassesSettings) -> None:
+    Args:
+        settings: the section.
+        classes: how many the model has; None: not known before it answers.
+
+    Raises:
+        ConfigError: the label file can't be read, or has another number of names.
+    """
+
+    def __init__(self, settings: ClassesSettings, classes: int | None = None) -> None:
         self._settings = settings
         self._labels = _labels(settings.labels) if settings.labels else []
+        if classes is not None:
+            self._check(classes)
 
     def decode(self, scores: np.ndarray[Any, Any]) -> list[list[dict[str, Any]]]:
-        """Best first: ``{"label", "index", "score"}`` for each row of scores ``[rows, classes]``.
+        """Best first: ``{"label", "index", "score"}`` for each row of scores ``[rows, classes]`` (or ``[classes]``).
 
         Raises:
-            ConfigError: the model has more classes than the label file has names.
+            ConfigError: the label file has another number of names than the model has classes.
         """
-        rows = np.asarray(scores, np.float64).reshape(len(scores), math.prod(scores.shape[1:]))
-        classes = rows.shape[1]
-        if self._labels and len(self._labels) < classes:
-            what = f"{self._settings.labels} names {len(self._labels)} classes, the model has {classes}"
-            raise ConfigError(what)
+        scores = np.atleast_2d(np.asarray(scores, np.float64))
+        rows = scores.reshape(len(scores), math.prod(scores.shape[1:]))
+        self._check(rows.shape[1])
         if self._settings.softmax:
             rows = softmax(rows)
         order = np.argsort(-rows, axis=1, kind="stable")[:, : self._settings.top_k]
@@ -37,6 +45,11 @@ class ClassDecoder:
             [{"label": self._name(int(i)), "index": int(i), "score": float(row[i])} for i in best]
             for row, best in zip(rows, order, strict=True)
         ]
+
+    def _check(self, classes: int) -> None:
+        if self._labels and len(self._labels) != classes:
+            what = f"{self._settings.labels} names {len(self._labels)} classes, the model has {classes}"
+            raise ConfigError(what, hint="one name per line, in the order of the model's classes")
 
     def _name(self, index: int) -> str:
         return self._labels[index] if self._labels else str(index)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from deepseek.plugin import Config, ConfigError, InputError, InputNotFoundError, Signature, Size, Source
+from deepseek.plugin import ANY, Config, ConfigError, InputError, InputNotFoundError, Signature, Source, TensorSpec
 from deepseek_codecs import tensors
-from deepseek_codecs.image import SUFFIXES as IMAGE_SUFFIXES
 from deepseek_codecs.settings import InputsSettings, OutputsSettings
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 #: First bytes of the files that standard input may carry.
 _MAGIC = (
@@ -32,12 +33,13 @@ class EdgeCodec:
         self._signature = signature
         self._limit = inputs.max_file_size
         self._image = self._text = self._classes = None
+        self._embedding = outputs.embedding
         if inputs.image:
             from deepseek_codecs.image import ImageCoder
 
             with self._placed("inputs.image"):
                 self._image = ImageCoder(inputs.image)
-                self._image_name = self._only("inputs.image.tensor", inputs.image.tensor, signature)
+                self._image_name = _only("inputs.image.tensor", inputs.image.tensor, signature.inputs)
         if inputs.text:
             from deepseek_codecs.text import TextCoder
 
@@ -47,9 +49,11 @@ class EdgeCodec:
             from deepseek_codecs.classes import ClassDecoder
 
             with self._placed("outputs.classes"):
-                self._classes = ClassDecoder(outputs.classes)
-            self._class_name = outputs.classes.tensor
-        self._embedding = outputs.embedding
+                self._class_name = _only("outputs.classes.tensor", outputs.classes.tensor, signature.outputs)
+                self._classes = ClassDecoder(outputs.classes, _width(self._class_name, signature))
+        if inputs.text and inputs.text.pad_to and self._embedding and self._embedding.pooling == "mean":
+            problem = "would average the padding of `inputs.text.pad_to` too"
+            raise config.error("outputs.embedding.pooling", problem, hint="take `cls`, or leave `pad_to` out")
 
     @contextmanager
     def _placed(self, section: str) -> Iterator[None]:
@@ -57,27 +61,17 @@ class EdgeCodec:
         try:
             yield
         except ConfigError as error:
-            error.where = self._config.document.where(tuple(section.split(".")))
-            raise
+            raise ConfigError(error.what, where=self._config.where(section), hint=error.hint) from error
 
-    @staticmethod
-    def _only(key: str, name: str, signature: Signature) -> str:
-        names = [spec.name for spec in signature.inputs]
-        if name in names or (name and not names):
-            return name
-        if name or len(names) != 1:
-            raise ConfigError(f"`{key}` must name one of the model's inputs: {', '.join(names) or 'none known'}")
-        return names[0]
-
-    def read(self, path: Path | None, data: bytes | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def read(self, path: Path | None, stream: BinaryIO | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """See `deepseek.plugin.Codec.read`."""
         label = str(path) if path else "<stdin>"
-        content = data if data is not None else self._content(path, label)
+        content = self._file(path, label) if path else self._limited(stream, label) if stream else b""
         suffix = path.suffix.lower() if path else _sniff(content)
         if suffix in IMAGE_SUFFIXES:
             yield label, self._encode_image(content, label)
         elif suffix in tensors.SUFFIXES:
-            yield from tensors.read(content, suffix, self._signature, label)
+            yield from tensors.read(content, suffix, self._signature, label, self._limit)
         elif suffix == ".txt":
             yield from self._read_text(content, label)
         else:
@@ -103,41 +97,43 @@ class EdgeCodec:
     def decode(self, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
         """See `deepseek.plugin.Codec.decode`."""
         columns: dict[str, Any] = dict(outputs)
+        rows = _rows(self._signature, outputs)
         if self._classes:
             name = self._class_name or next(iter(outputs))
-            if name not in outputs:
-                raise ConfigError(f"`outputs.classes.tensor` must name one of: {', '.join(outputs)}")
             with self._placed("outputs.classes"):
-                columns[name] = self._classes.decode(outputs[name])
+                named = self._classes.decode(outputs[name])
+                columns[name] = named[0] if rows is None and len(named) == 1 else named
         if self._embedding:
             from deepseek_codecs.classes import pool
 
             if self._embedding.tensor not in outputs:
-                raise ConfigError(f"`outputs.embedding.tensor` must name one of: {', '.join(outputs)}")
+                problem = f"must name one of: {', '.join(outputs)}"
+                raise self._config.error("outputs.embedding.tensor", problem)
             columns = {"embedding": pool(self._embedding, outputs[self._embedding.tensor])}
-        if any(np.ndim(value) == 0 for value in outputs.values()):
+        if rows is None:
             return [columns]
-        rows = min(len(value) for value in columns.values())
         return [{name: value[row] for name, value in columns.items()} for row in range(rows)]
 
     def _is_path(self, text: str) -> bool:
         """A text is a path when the pipeline takes no texts, or when it ends like a file and there is one."""
         return not self._text or (Path(text).suffix.lower() in self.suffixes and Path(text).is_file())
 
-    def _content(self, path: Path | None, label: str) -> bytes:
-        assert path is not None  # noqa: S101
+    def _file(self, path: Path, label: str) -> bytes:
         if "\0" in str(path):
             raise InputError("a path can't hold a null character")
         try:
-            size = path.stat().st_size
-            if size > self._limit:
-                hint = "raise `inputs.max_file_size`"
-                raise InputError(f"{label} is {Size(size)}, more than {Size(self._limit)}", hint=hint)
-            return path.read_bytes()
+            with path.open("rb") as file:
+                return self._limited(file, label)
         except FileNotFoundError:
             raise InputNotFoundError(f"there is no file {label}") from None
         except OSError as exc:
             raise InputError(f"{label} can't be read: {exc.strerror}") from exc
+
+    def _limited(self, stream: BinaryIO, label: str) -> bytes:
+        content = stream.read(self._limit + 1)
+        if len(content) > self._limit:
+            raise InputError(f"{label} is larger than {self._limit}", hint="raise `inputs.max_file_size`")
+        return content
 
     def _encode_image(self, picture: bytes, label: str) -> dict[str, Any]:
         if self._image is None:
@@ -157,6 +153,31 @@ class EdgeCodec:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield f"{label}:{number}", self._encode_text(line)
+
+
+def _only(key: str, name: str, specs: Sequence[TensorSpec]) -> str:
+    """The tensor of that name, or the only one; empty when the model does not tell. Raises ConfigError."""
+    names = [spec.name for spec in specs]
+    if name in names or not names:
+        return name
+    if name or len(names) != 1:
+        raise ConfigError(f"`{key}` must name one of the model's: {', '.join(names)}")
+    return names[0]
+
+
+def _width(name: str, signature: Signature) -> int | None:
+    """The size of an output's last dimension, when the model tells."""
+    shapes = [spec.shape for spec in signature.outputs if spec.name == name and spec.shape]
+    return shapes[0][-1] if shapes and shapes[0][-1] != ANY else None
+
+
+def _rows(signature: Signature, outputs: Mapping[str, Any]) -> int | None:
+    """How many rows the outputs have, one for each item; None where dimension 0 is no batch."""
+    specs = [spec for spec in (*signature.inputs, *signature.outputs) if spec.shape is not None]
+    if len({spec.shape[:1] for spec in specs if spec.shape is not None}) > 1:
+        return None
+    sizes = {np.shape(value)[:1] for value in outputs.values()}
+    return int(next(iter(sizes))[0]) if len(sizes) == 1 and sizes != {()} else None
 
 
 def _sniff(content: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from PIL import Image, ImageOps
 from deepseek.plugin import ConfigError, InputError
 from deepseek_codecs.settings import ImageSettings
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -33,6 +31,8 @@ class ImageCoder:
         self._settings = settings
         if settings.resize and settings.crop and settings.crop > settings.resize:
             raise ConfigError("`inputs.image.crop` must not be larger than `inputs.image.resize`")
+        if settings.dtype == "uint8" and (settings.scale, settings.mean, settings.std) != (1.0, 0.0, 1.0):
+            raise ConfigError("`inputs.image` gives pixels as they are (`dtype: uint8`): leave out scale, mean and std")
         mean, std = (self._per_channel(name) for name in ("mean", "std"))
         # (p / scale - mean) / std, as one multiplication and one addition.
         self._factor = 1.0 / (settings.scale * std)
@@ -77,12 +77,11 @@ class ImageCoder:
             hint = "give a path, the bytes of a file, a Pillow image, or pixels"
             raise InputError(f"{label} is a {type(picture).__name__}, which is no picture", hint=hint)
         try:
-            with warnings.catch_warnings():
-                # Our own limit replaces Pillow's warning.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = self._decoded(picture, label)
-                image.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
+            image = self._decoded(picture, label)
+            image.load()
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+            raise InputError(f"{label} has more pixels than allowed: {exc}", hint=_LIMIT) from exc
+        except (OSError, SyntaxError, ValueError) as exc:
             raise InputError(f"{label} is not a picture, or a damaged one: {exc}", hint="JPEG, PNG, WebP, ...") from exc
         # Cameras store pictures as the sensor lay, with a note on which way is up.
         upright = ImageOps.exif_transpose(image)

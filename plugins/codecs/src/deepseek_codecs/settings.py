@@ -33,7 +33,7 @@ class ImageSettings(Settings):
         "float32"
     )
     max_pixels: Annotated[
-        int, Meta(ge=1, description="Refuse larger pictures before they are unpacked (decompression bombs).")
+        int, Meta(ge=1, le=178_956_970, description="Refuse larger pictures before they are unpacked (bombs).")
     ] = 50_000_000
 
 

@@ -11,19 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.plugin import ANY, InputError, Signature, TensorSpec
+from deepseek.plugin import ANY, InputError, Signature, Size, TensorSpec
 
 SUFFIXES = frozenset({".npy", ".npz", ".json"})
 
 
-def read(data: bytes, suffix: str, signature: Signature, label: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def read(
+    data: bytes, suffix: str, signature: Signature, label: str, limit: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Items of a tensor file. ``.npy`` is the model's only input; ``.npz`` and ``.json`` name theirs.
 
     A JSON file is one object ``{"input": nested lists}``, a list of such objects, or, for a model with
     one input, a nested list.
 
     Raises:
-        InputError: damaged, pickled, or not of this form.
+        InputError: damaged, pickled, not of this form, or larger than `limit` bytes when unpacked.
     """
     if suffix == ".json":
         yield from _json(data, signature, label)
@@ -32,12 +34,21 @@ def read(data: bytes, suffix: str, signature: Signature, label: str) -> Iterator
         if suffix == ".npy":
             yield label, by_name(np.load(io.BytesIO(data), allow_pickle=False), signature)
         else:
+            _check_unpacked(data, label, limit)
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 yield label, {name: archive[name] for name in archive.files}
     # Damaged archives make zipfile and zlib raise errors of many kinds.
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, SyntaxError, zlib.error, RuntimeError) as exc:
         hint = "save it again with numpy.save; object arrays are never unpickled" if "pickle" in str(exc) else ""
         raise InputError(f"{label} can't be read: {exc}", hint=hint) from exc
+
+
+def _check_unpacked(data: bytes, label: str, limit: int) -> None:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        size = sum(item.file_size for item in archive.infolist())
+    if size > limit:
+        what = f"{label} holds {Size(size)} when it is unpacked, more than {Size(limit)}"
+        raise InputError(what, hint="raise `inputs.max_file_size`")
 
 
 def by_name(value: Any, signature: Signature) -> dict[str, Any]:
@@ -60,15 +71,26 @@ def array(value: Any, spec: TensorSpec) -> Any:
     if hasattr(value, "__dlpack__"):
         return value
     try:
-        result = np.asarray(value, dtype=None if spec.dtype in ("", "str") else spec.dtype)
+        result = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as exc:
         raise InputError(f"the input `{spec.name}` is not a tensor: {exc}", hint=f"the model takes {spec}") from exc
-    if result.dtype == object and spec.dtype != "str":
-        raise InputError(f"the input `{spec.name}` has rows of different lengths", hint=f"the model takes {spec}")
+    if spec.dtype not in ("", "str", result.dtype.name):
+        result = _converted(result, spec)
     # One item without its batch dimension, as people write it down.
     if spec.shape and result.ndim == len(spec.shape) - 1 and spec.shape[0] in (ANY, 1):
         result = result[None]
     return result.astype(object) if spec.dtype == "str" else result
+
+
+def _converted(values: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """Numbers in the dtype that the model takes, where that loses nothing but precision. Raises InputError."""
+    wanted = np.dtype(spec.dtype)
+    whole = values.dtype.kind in "iu" and wanted.kind in "iu"
+    fits = whole and values.size and np.iinfo(wanted).min <= values.min() and values.max() <= np.iinfo(wanted).max
+    if values.size and not fits and (whole or not np.can_cast(values.dtype, wanted, "same_kind")):
+        what = f"the input `{spec.name}` holds {values.dtype} values"
+        raise InputError(what, hint=f"the model takes {spec}")
+    return values.astype(wanted)
 
 
 def _json(data: bytes, signature: Signature, label: str) -> Iterator[tuple[str, dict[str, Any]]]:

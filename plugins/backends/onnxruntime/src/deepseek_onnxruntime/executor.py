@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from deepseek.plugin import (
     ExecutionError,
     InputError,
     Model,
-    Options,
     OutOfMemoryError,
+    Share,
     Signature,
     Tensors,
     TensorSpec,
+    stated_signature,
 )
 from deepseek_onnxruntime.session import open_session
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
@@ -37,13 +39,13 @@ class OnnxRuntimeExecutor:
         self._session: Any = open_session(model.native, settings, device)
         inputs = tuple(_spec(item) for item in self._session.get_inputs())
         outputs = tuple(_spec(item) for item in self._session.get_outputs())
-        self.signature = Signature(inputs, outputs)
-        self._names = [spec.name for spec in outputs]
+        self.signature = stated_signature(Signature(inputs, outputs), model.signature)
+        self._names = [spec.name for spec in self.signature.outputs]
         # Binding costs 100 us, and for what comes from the host and goes back to it gains nothing.
         ways = {True: self._run_bound, False: self._run_plain, None: self._run_where_it_lies}
         self._call = ways[False if device.kind == "cpu" and settings.io_binding is None else settings.io_binding]
 
-    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+    def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
         """Compute; see `deepseek.plugin.Executor.run`."""
         try:
             return dict(zip(self._names, self._call(inputs), strict=True))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deepseek.plugin import HOST, Config, Device, Engine, Executor, Loader, Model, Signature, Source
-from deepseek_onnxruntime.providers import choose_providers
+from deepseek.plugin import HOST, Config, Decline, Device, Engine, Executor, Loader, Model, Signature, Source
+from deepseek_onnxruntime.providers import PROVIDERS, choose_providers
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 
 #: Resident memory of the library with an empty session (measured, see benchmarks/).
@@ -17,12 +17,15 @@ def offer(source: Source) -> Loader | None:
     if source.path.suffix.lower() not in (".onnx", ".ort"):
         return None
     # External data lies beside the model; what it adds is not known before the graph is read.
-    return Loader("onnx file", "onnx", lambda: Model("onnx", source.path, Signature()), source.size_bytes)
+    declared = Signature(source.inputs, source.outputs)
+    return Loader("onnx file", "onnx", lambda: Model("onnx", source.path, declared), source.size_bytes)
 
 
-def engine(device: Device, config: Config) -> Engine:
+def engine(device: Device, config: Config) -> Engine | Decline:
     """The engine `onnxruntime` on a device."""
     settings = config[OnnxRuntimeSettings]
+    if device.kind not in PROVIDERS and not settings.providers:
+        return Decline(f"it knows no execution provider for {device.name}; name one in `onnxruntime.providers`")
 
     def open_(model: Model) -> Executor:
         from deepseek_onnxruntime.executor import OnnxRuntimeExecutor

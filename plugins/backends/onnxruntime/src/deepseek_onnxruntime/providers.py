@@ -22,7 +22,7 @@ def find_devices(wanted: str) -> list[Device]:
     ONNX Runtime does not tell a card's memory: 0 stands for "not known".
     """
     kind, _, index = wanted.partition(":")
-    if kind not in PROVIDERS or kind == "cpu" or find_spec("onnxruntime") is None:
+    if kind not in PROVIDERS or kind == "cpu" or not (index or "0").isdigit() or find_spec("onnxruntime") is None:
         return []
     import onnxruntime
 
@@ -46,4 +46,5 @@ def choose_providers(named: list[str], device: Device) -> list[Any]:
             hint = f"this build offers {', '.join(available)}; onnxruntime-gpu brings CUDA"
             raise DeviceError(f"ONNX Runtime {onnxruntime.__version__} has no {name}", hint=hint)
     index = device.name.partition(":")[2]
-    return [(name, {"device_id": index}) if index and name == PROVIDERS[device.kind] else name for name in chosen]
+    own = PROVIDERS.get(device.kind)
+    return [(name, {"device_id": index}) if index and name == own else name for name in chosen]

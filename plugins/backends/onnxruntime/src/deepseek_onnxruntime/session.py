@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import logging
+import mmap
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,9 +143,7 @@ def _key(path: Path, settings: OnnxRuntimeSettings, device: Device) -> dict[str,
     """What the kept graph depends on: it holds layouts and kernels for one kind of processor."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    # Weights may lie in other files of the folder; which ones is written in the model alone.
-    kept = settings.optimized_model
-    others = [item for item in path.parent.iterdir() if item.is_file() and kept and not item.name.startswith(kept.name)]
+    others = [item for item in _external(path) if item.is_file()]
     stats = {item.name: item.stat() for item in sorted(others)}
     return {
         "sha256": digest,
@@ -154,6 +154,14 @@ def _key(path: Path, settings: OnnxRuntimeSettings, device: Device) -> dict[str,
         "device": device.name,
         "processor": device.facts.get("processor"),
     }
+
+
+def _external(path: Path) -> list[Path]:
+    """Files beside the model that may hold weights of it: those whose names are written in it."""
+    if not path.stat().st_size:
+        return []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return [item for item in path.parent.iterdir() if content.find(os.fsencode(item.name)) >= 0]
 
 
 def _sidecar(kept: Path) -> Path:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deepseek.plugin import Model, ModelError, Pass, Stage, library_missing, output_errors
+from deepseek.plugin import Decline, Model, ModelError, Pass, Stage, library_missing, output_errors
 from deepseek_tensorflow.library import tensorflow
 from deepseek_tensorflow.loading import Graph
 
 OPSET = 18
 
 
-def to_onnx() -> Pass:
+def to_onnx() -> Pass | Decline:
     """The conversion, as a pass that the kernel uses where formats have to be bridged."""
+    if missing := library_missing("tf2onnx", "deepseek-tensorflow", "onnx"):
+        return missing
     return Pass("tensorflow-to-onnx", Stage.CONVERT, frozenset({"tensorflow"}), _convert, yields="onnx")
 
 
 def _convert(model: Model, folder: Path) -> Model:
-    if missing := library_missing("tf2onnx", "deepseek-tensorflow", "onnx"):
-        raise ModelError(f"converting to ONNX: {missing.reason}")
     tf, graph = tensorflow(), model.native
-    target = folder / "model.onnx"
+    target, names = folder / "model.onnx", [spec.name for spec in model.signature.outputs]
     try:
-        proto = _trace(tf, graph)
-        _rename_outputs(proto, list(graph.function.structured_outputs))
+        with _quiet():
+            proto = _trace(tf, graph, names)
+        _rename_outputs(proto, names)
     # tf2onnx raises ValueError, KeyError, its own errors and TensorFlow's.
     except Exception as exc:
         first = next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
@@ -37,22 +40,32 @@ def _convert(model: Model, folder: Path) -> Model:
     return Model("onnx", target, model.signature, {"converted_from": "tensorflow"})
 
 
-def _trace(tf: Any, graph: Graph) -> Any:
+def _trace(tf: Any, graph: Graph, outputs: list[str]) -> Any:
     import tf2onnx
 
     names = list(graph.inputs)
-    outputs = list(graph.function.structured_outputs)
 
     def call(*tensors: Any) -> Any:
         results = graph.function(**dict(zip(names, tensors, strict=True)))
         return [results[name] for name in outputs]
 
     signature = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in graph.inputs.items()]
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        proto, _ = tf2onnx.convert.from_function(tf.function(call), input_signature=signature, opset=OPSET)
+    proto, _ = tf2onnx.convert.from_function(tf.function(call), input_signature=signature, opset=OPSET)
     return proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The converter reports each step of its own."""
+    logger = logging.getLogger("tf2onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _rename_outputs(proto: Any, names: list[str]) -> None:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from deepseek.plugin import Device, ExecutionError, InputError, Model, Options, OutOfMemoryError, Tensors
+from deepseek.plugin import (
+    Device,
+    ExecutionError,
+    InputError,
+    Model,
+    ModelError,
+    OutOfMemoryError,
+    Share,
+    Tensors,
+)
 from deepseek_tensorflow.library import placement, tensorflow
 from deepseek_tensorflow.loading import Graph
 from deepseek_tensorflow.settings import TensorFlowSettings
@@ -23,18 +33,21 @@ class TensorFlowExecutor:
         self._placed = placement(device)
         graph: Graph = model.native
         self._owner = graph.owner
-        self._function: Any = self._compiled(graph) if settings.jit_compile else graph.function
         self._dtypes = {name: spec.dtype for name, spec in graph.inputs.items()}
         self.signature = model.signature
+        self._names = [spec.name for spec in model.signature.outputs]
+        self._function: Any = self._compiled(graph) if settings.jit_compile else graph.function
 
-    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+    def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
         """Compute; see `deepseek.plugin.Executor.run`."""
         tf = self._tf
         try:
             with self._placed():
                 # `constant` takes half the time of `convert_to_tensor`.
-                tensors = {name: tf.constant(_plain(name, value), self._dtypes[name]) for name, value in inputs.items()}
-                return {name: value.numpy() for name, value in self._function(**tensors).items()}
+                tensors = {name: tf.constant(self._plain(name, value), self._dtypes[name])
+                           for name, value in inputs.items()}  # fmt: skip
+                answer = self._function(**tensors)
+                return {name: answer[name].numpy() for name in self._names}
         except tf.errors.ResourceExhaustedError as exc:
             raise OutOfMemoryError("TensorFlow ran out of memory", hint="send a smaller batch") from exc
         except (tf.errors.InvalidArgumentError, ValueError, TypeError) as exc:
@@ -49,21 +62,35 @@ class TensorFlowExecutor:
         gc.collect()
 
     def _compiled(self, graph: Graph) -> Any:
+        """The function compiled with XLA, once now for a batch of one: what can't be compiled shows in the build."""
+        tf = self._tf
+
         def call(**tensors: Any) -> Any:
             return graph.function(**tensors)
 
-        return self._tf.function(call, jit_compile=True, autograph=False)
+        function = tf.function(call, jit_compile=True, autograph=False)
+        if any(spec.shape.rank is None for spec in graph.inputs.values()):
+            return function
+        samples = {
+            name: tf.zeros([size or 1 for size in spec.shape], spec.dtype) for name, spec in graph.inputs.items()
+        }
+        try:
+            with self._placed():
+                function(**samples)
+        except (tf.errors.OpError, ValueError, TypeError) as exc:
+            hint = "leave `tensorflow.jit_compile` out"
+            raise ModelError(f"XLA can't compile this model: {_first_line(exc)}", hint=hint) from exc
+        return function
 
-
-def _plain(name: str, value: Any) -> Any:
-    """NumPy and TensorFlow arrays as they are; others over DLPack, without a copy. Raises InputError."""
-    if isinstance(value, np.ndarray) or hasattr(value, "graph"):
-        return value
-    try:
-        return np.from_dlpack(value)
-    # Tensors on a card, sparse ones and those that need gradients can't be handed over; each library says so its way.
-    except Exception as exc:
-        raise InputError(f"TensorFlow can't take the input `{name}`: {exc}") from exc
+    def _plain(self, name: str, value: Any) -> Any:
+        """NumPy and TensorFlow arrays as they are; others over DLPack, without a copy. Raises InputError."""
+        if isinstance(value, np.ndarray | self._tf.Tensor | self._tf.Variable):
+            return value
+        try:
+            return np.from_dlpack(value)
+        # Tensors on a card, sparse ones, those that need gradients can't be handed over; each library says so its way.
+        except Exception as exc:
+            raise InputError(f"TensorFlow can't take the input `{name}`: {exc}") from exc
 
 
 def _first_line(exc: BaseException) -> str:

@@ -26,7 +26,7 @@ def load(source: Source, device: Device, config: Config) -> Loader | Decline | N
 
 
 @hookimpl
-def optimize() -> Pass:
+def optimize() -> Pass | Decline:
     from deepseek_tensorflow.convert import to_onnx
 
     return to_onnx()

@@ -14,7 +14,7 @@ from deepseek_tensorflow.settings import TensorFlowSettings
 
 
 def tensorflow() -> Any:
-    """The module. Its start-up chatter goes to standard error unless TF_CPP_MIN_LOG_LEVEL says otherwise."""
+    """The module, without its start-up chatter unless TF_CPP_MIN_LOG_LEVEL asks for it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow
 

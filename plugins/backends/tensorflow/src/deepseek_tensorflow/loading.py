@@ -6,7 +6,20 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any
 
-from deepseek.plugin import ANY, Config, Device, Model, ModelError, Signature, Source, TensorSpec, UnsafeModelError
+from msgspec.structs import replace
+
+from deepseek.plugin import (
+    ANY,
+    Config,
+    Device,
+    Model,
+    ModelError,
+    Signature,
+    Source,
+    TensorSpec,
+    UnsafeModelError,
+    stated_signature,
+)
 from deepseek_tensorflow.library import placement, prepare
 from deepseek_tensorflow.safety import check_graph
 from deepseek_tensorflow.settings import TensorFlowSettings
@@ -46,7 +59,8 @@ def saved_model(source: Source, device: Device, config: Config) -> Model:
         )
     function = owner.signatures[name]
     inputs = dict(function.structured_input_signature[1])
-    return _model(Graph(function, owner, inputs), function.structured_outputs)
+    model = _model(Graph(function, owner, inputs), function.structured_outputs)
+    return replace(model, signature=stated_signature(model.signature, Signature(source.inputs, source.outputs)))
 
 
 def keras_file(source: Source, device: Device, config: Config) -> Model:
@@ -78,7 +92,8 @@ def keras_file(source: Source, device: Device, config: Config) -> Model:
         return dict(zip(names, tf.nest.flatten(results), strict=True))
 
     function = tf.function(call, autograph=False).get_concrete_function(**inputs)
-    return _model(Graph(function, owner, inputs), function.structured_outputs)
+    model = _model(Graph(function, owner, inputs), function.structured_outputs)
+    return replace(model, signature=stated_signature(model.signature, Signature(source.inputs)))
 
 
 def _model(graph: Graph, outputs: Any) -> Model:

@@ -13,7 +13,7 @@ from deepseek.plugin import (
     ANY,
     HOST,
     Config,
-    ConfigError,
+    Decline,
     DeepSeekError,
     Model,
     ModelError,
@@ -27,8 +27,11 @@ from deepseek.plugin import (
 from deepseek_torch.settings import TorchSettings
 
 
-def to_onnx(config: Config) -> Pass:
+def to_onnx(config: Config) -> Pass | Decline:
     """The conversion, as a pass that the kernel uses where formats have to be bridged."""
+    for library in ("onnx", "onnxscript"):
+        if missing := library_missing(library, "deepseek-torch", "onnx"):
+            return missing
     return Pass(
         "torch-to-onnx", Stage.CONVERT, frozenset({"torch"}), lambda m, f: _convert(m, f, config), yields="onnx"
     )
@@ -37,19 +40,15 @@ def to_onnx(config: Config) -> Pass:
 def _convert(model: Model, folder: Path, config: Config) -> Model:
     import torch
 
-    for library in ("onnx", "onnxscript"):
-        if missing := library_missing(library, "deepseek-torch", "onnx"):
-            raise ModelError(f"converting to ONNX: {missing.reason}")
-    inputs = [spec for spec in model.signature.inputs if not spec.optional]
+    # All inputs of a Hugging Face model, the optional mask too, become inputs of the graph.
+    inputs = [spec for spec in model.signature.inputs if not spec.optional or spec.shape is not None]
     _check_declared(inputs, config)
     target = folder / "model.onnx"
     signature = _complete(model)
-    # All inputs of a Hugging Face model, the optional mask too, become inputs of the graph.
-    examples = {spec.name: _example(spec) for spec in model.signature.inputs}
+    examples = {spec.name: _example(spec) for spec in inputs}
     by_name = bool(model.facts.get("keywords"))
     shapes = [
-        {axis: torch.export.Dim.DYNAMIC for axis, n in enumerate(s.shape or ()) if n == ANY}
-        for s in model.signature.inputs
+        {axis: torch.export.Dim.DYNAMIC for axis, n in enumerate(spec.shape or ()) if n == ANY} for spec in inputs
     ]
     program: Any = model.facts.get("exported_program") or model.native
     try:
@@ -87,8 +86,8 @@ def _check_declared(inputs: list[TensorSpec], config: Config) -> None:
     for spec in inputs:
         if spec.shape is None:
             hint = f"model: {{inputs: {{{spec.name}: {{dtype: float32, shape: [-1, 3, 224, 224]}}}}}}"
-            what = f"converting to ONNX needs the shape of the input `{spec.name}`, which the model does not tell"
-            raise ConfigError(what, where=config.document.where(("model",)), hint=hint)
+            problem = f"must declare the shape of `{spec.name}`, which the model does not tell, to be converted to ONNX"
+            raise config.error("model.inputs", problem, hint=hint)
 
 
 def _example(spec: TensorSpec) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from torch.utils.dlpack import from_dlpack
 
 from deepseek.plugin import (
     ANY,
-    NO_OPTIONS,
     DeepSeekError,
     Device,
     DeviceError,
@@ -22,8 +21,8 @@ from deepseek.plugin import (
     InputError,
     Model,
     ModelError,
-    Options,
     OutOfMemoryError,
+    Share,
     Signature,
     Tensors,
     TensorSpec,
@@ -33,9 +32,6 @@ from deepseek_torch.settings import TorchSettings
 
 _ROWS, _LENGTH = 2, 13
 _HALVES = frozenset({torch.float16, torch.bfloat16})
-
-_DEFAULT_THREADS = torch.get_num_threads()
-_local = threading.local()
 
 
 class TorchExecutor:
@@ -49,7 +45,7 @@ class TorchExecutor:
         self._layout = torch.channels_last if settings.channels_last else torch.preserve_format
         self._on_host = device.kind == "cpu"
         self._as_it_comes = self._on_host and self._dtype is None and not settings.channels_last
-        self._threads = settings.threads or _DEFAULT_THREADS
+        self._threads = _Threads(settings.threads) if settings.threads else contextlib.nullcontext()
         self._keywords = bool(model.facts.get("keywords"))
         self._module: Any = self._place(model.native, settings)
         self._names = [spec.name for spec in model.signature.inputs]
@@ -59,12 +55,12 @@ class TorchExecutor:
         self._kept = {t.untyped_storage().data_ptr() for t in (*self._module.parameters(), *self._module.buffers())}
         self.signature = self._complete(model.signature)
 
-    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+    def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
         """Compute; see `deepseek.plugin.Executor.run`."""
-        if getattr(_local, "threads", _DEFAULT_THREADS) != self._threads:
-            # PyTorch keeps the number of threads per calling thread, whichever pipeline it runs.
-            torch.set_num_threads(self._threads)
-            _local.threads = self._threads
+        with self._threads:
+            return self._infer(inputs)
+
+    def _infer(self, inputs: Tensors) -> dict[str, Any]:
         try:
             with torch.inference_mode():
                 tensors = {name: self._tensor(name, inputs[name]) for name in self._names if name in inputs}
@@ -100,7 +96,8 @@ class TorchExecutor:
             return tensor
         dtype = self._dtype if self._dtype is not None and tensor.is_floating_point() else tensor.dtype
         layout = self._layout if tensor.ndim == 4 else torch.preserve_format
-        return tensor.to(self._device, dtype, non_blocking=True, copy=self._copies, memory_format=layout)
+        # Not waiting pays on the way to a card alone: from there, the host would read what has not arrived.
+        return tensor.to(self._device, dtype, non_blocking=not self._on_host, copy=self._copies, memory_format=layout)
 
     def _to_numpy(self, tensor: torch.Tensor, given: set[int]) -> Any:
         """On the host, and the caller's own to write to: a view of a parameter or of an input is copied.
@@ -140,16 +137,18 @@ class TorchExecutor:
         """The signature with its outputs, which modules do not state: found, and warmed up, by one run."""
         if any(spec.shape is None for spec in signature.inputs) or any(spec.shape for spec in signature.outputs):
             return signature
-        tensors = {spec.name: _filler(spec) for spec in signature.inputs if not spec.optional}
-        before = {name: tensor.clone() for name, tensor in tensors.items()}
-        self._copies = False
+        try:
+            # Not in inference mode, where PyTorch does not count what is written to a tensor.
+            with self._threads, torch.no_grad():
+                given = {s.name: self._tensor(s.name, _filler(s)) for s in signature.inputs if not s.optional}
+                answer = [(name, self._to_numpy(value, set())) for name, value in self._named(self._call(given))]
+        except DeepSeekError:
+            raise
         # The filler may be no legal input (indices, masks); then outputs stay as declared.
-        with contextlib.suppress(ExecutionError):
-            outputs = self.run(tensors, NO_OPTIONS)
-            self._copies = any(not torch.equal(tensors[name], value) for name, value in before.items())
-            return Signature(signature.inputs, tuple(_output_spec(name, value) for name, value in outputs.items()))
-        self._copies = True
-        return signature
+        except Exception:
+            return signature
+        self._copies = self._copies and any(tensor._version for tensor in given.values())
+        return Signature(signature.inputs, tuple(_output_spec(name, value) for name, value in answer))
 
 
 def _adopt(name: str, value: Any) -> torch.Tensor:
@@ -157,7 +156,7 @@ def _adopt(name: str, value: Any) -> torch.Tensor:
     try:
         if isinstance(value, np.ndarray):
             return _from_numpy(value)
-        tensor = value.detach() if isinstance(value, torch.Tensor) else from_dlpack(value)
+        tensor: torch.Tensor = value.detach() if isinstance(value, torch.Tensor) else from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as exc:
         raise InputError(f"PyTorch can't take the input `{name}`: {exc}") from exc
     if tensor.layout is not torch.strided:
@@ -173,8 +172,23 @@ def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
     return torch.from_numpy(array) if array.flags.writeable else from_dlpack(array)
 
 
+class _Threads:
+    """A block with another number of PyTorch's threads, which PyTorch keeps for each calling thread."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._before = threading.local()
+
+    def __enter__(self) -> None:
+        self._before.number = torch.get_num_threads()
+        torch.set_num_threads(self._number)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._before.number)
+
+
 def _filler(spec: TensorSpec) -> torch.Tensor:
-    """Zeros for indices, -1 for numbers (which ReLU changes, in place or not).
+    """Zeros for indices, -1 for numbers.
 
     Sizes that vary are `_ROWS` for the batch and `_LENGTH` elsewhere, to be told in the outputs.
     """

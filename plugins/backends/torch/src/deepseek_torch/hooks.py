@@ -26,7 +26,7 @@ def load(source: Source, config: Config) -> Loader | Decline | None:
 
 
 @hookimpl
-def optimize(config: Config) -> Pass:
+def optimize(config: Config) -> Pass | Decline:
     from deepseek_torch.convert import to_onnx
 
     return to_onnx(config)

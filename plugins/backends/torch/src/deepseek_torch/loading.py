@@ -14,7 +14,14 @@ from typing import Any
 import torch
 
 from deepseek.plugin import ANY, Config, ConfigError, Model, ModelError, Signature, Source, TensorSpec
-from deepseek_torch.safety import check_archive, check_script, check_shards, read_checkpoint, restricted_reader
+from deepseek_torch.safety import (
+    check_archive,
+    check_graphs,
+    check_script,
+    check_shards,
+    read_checkpoint,
+    restricted_reader,
+)
 from deepseek_torch.settings import TorchSettings
 
 #: Inputs of Hugging Face models that are tensors, with their dtypes and numbers of dimensions.
@@ -35,8 +42,10 @@ def torchscript(source: Source, config: Config) -> Model:
             module: Any = torch.jit.load(str(source.path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as exc:
         raise _corrupt(source, exc) from exc
-    names = [argument.name for argument in module.forward.schema.arguments[1:]]
-    return _model(source, module.eval(), [TensorSpec(name) for name in names])
+    check_graphs(module, source.path)
+    arguments = module.forward.schema.arguments[1:]
+    specs = [TensorSpec(argument.name, optional=argument.has_default_value()) for argument in arguments]
+    return _model(source, module.eval(), specs, keywords=_by_name(source, specs))
 
 
 def exported(source: Source, config: Config) -> Model:
@@ -70,8 +79,8 @@ def state_dict(source: Source, config: Config) -> Model:
         first = " ".join(str(exc).split())[:300]
         hint = "check `torch.factory` and `torch.factory_args`, or set `torch.strict: false`"
         raise ModelError(f"the weights do not fit the module: {first}", where=str(source.path), hint=hint) from exc
-    names = [name for name in inspect.signature(module.forward).parameters if name not in ("args", "kwargs")]
-    return _model(source, module.eval(), [TensorSpec(name) for name in names])
+    specs = _forward_specs(module)
+    return _model(source, module.eval(), specs, keywords=_by_name(source, specs))
 
 
 def hugging_face(source: Source, config: Config) -> Model:
@@ -98,6 +107,18 @@ def hugging_face(source: Source, config: Config) -> Model:
         for name in taken
     ]
     return _model(source, module.eval(), specs, keywords=True)
+
+
+def _forward_specs(module: Any) -> list[TensorSpec]:
+    """What ``forward`` takes; an argument that has a default may be left out."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    named = [item for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
+    return [TensorSpec(item.name, optional=item.default is not item.empty) for item in named]
+
+
+def _by_name(source: Source, specs: list[TensorSpec]) -> bool:
+    """Whether ``forward`` can be called by name: not where the pipeline gives its arguments other names."""
+    return {spec.name for spec in source.inputs} <= {spec.name for spec in specs}
 
 
 def _is_model_class(kind: Any) -> bool:

@@ -10,11 +10,11 @@ and expressions that are arithmetic (`deepseek_torch.expressions`).
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
 import pickle
-import re
 import threading
 import zipfile
 from collections import Counter
@@ -28,7 +28,8 @@ import torch
 from deepseek.plugin import ModelError, UnsafeModelError
 from deepseek_torch.expressions import program_faults
 
-_FILE_OPERATORS = re.compile(rb"\b(?:torch|ops\.aten)\.(?:save|from_file)\b")
+#: TorchScript's operators that reach files: ``aten::save`` and ``aten::from_file``.
+_FILE_OPERATORS = frozenset({"save", "from_file"})
 
 _one_at_a_time = threading.RLock()
 
@@ -92,23 +93,38 @@ def check_shards(folder: Path) -> None:
 def check_script(path: Path) -> None:
     """Look through a TorchScript archive for operators that read or write files, before it is loaded.
 
-    Its code runs in TorchScript's own interpreter, some of it already while it loads.
+    Its code runs in TorchScript's own interpreter, some of it already while it loads. It is Python as far as syntax
+    goes, and is read as such: nothing by the name of one of those operators may stand in it, whatever it is taken from.
 
     Raises:
-        UnsafeModelError: it calls ``torch.save`` or ``torch.from_file``.
+        UnsafeModelError: it uses ``torch.save`` or ``torch.from_file``, or holds two entries of one name.
         ModelError: it is corrupt.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                found = _FILE_OPERATORS.search(archive.read(name)) if name.endswith(".py") else None
-                if found:
-                    what = f"its code ({name}) calls `{found[0].decode()}`, which reaches files"
-                    raise UnsafeModelError(what, where=str(path), hint="save the model without it")
+            for fault in _script_faults(archive):
+                raise UnsafeModelError(fault, where=str(path), hint="save the model without it")
     except UnsafeModelError:
         raise
     except Exception as exc:
         raise ModelError(f"the archive is corrupt: {exc}", where=str(path), hint="save it again") from exc
+
+
+def check_graphs(module: Any, path: Path) -> None:
+    """The same of a module that is loaded, in the form that runs: the second look, at what was made of the code."""
+    for name in _FILE_OPERATORS:
+        if module.inlined_graph.findAllNodes(f"aten::{name}", True):
+            raise UnsafeModelError(f"its code uses `{name}`, which reaches files", where=str(path))
+
+
+def _script_faults(archive: zipfile.ZipFile) -> Iterator[str]:
+    yield from _twice(archive)
+    for name in archive.namelist():
+        for node in ast.walk(ast.parse(archive.read(name))) if name.endswith(".py") else ():
+            # `torch.save` is an attribute; in `getattr(torch, "save")` it is a constant.
+            word = getattr(node, "attr", getattr(node, "value", getattr(node, "id", None)))
+            if isinstance(word, str) and word in _FILE_OPERATORS:
+                yield f"its code ({name}) uses `{word}`, which reaches files"
 
 
 @contextmanager
@@ -128,10 +144,8 @@ def restricted_reader() -> Iterator[None]:
 
 
 def _faults(archive: zipfile.ZipFile) -> Iterator[str]:
-    names = archive.namelist()
-    # Two readers may disagree on which of two entries counts.
-    yield from (f"two entries named {name}" for name, count in Counter(names).items() if count > 1)
-    for name in names:
+    yield from _twice(archive)
+    for name in archive.namelist():
         if "/aotinductor/" in f"/{name}" or name.endswith((".so", ".cubin")):
             yield f"machine code ({name})"
         elif name.endswith("_constants_config.json"):
@@ -140,6 +154,11 @@ def _faults(archive: zipfile.ZipFile) -> Iterator[str]:
             yield from program_faults(json.loads(archive.read(name)))
         elif name.endswith(".pt") and not _is_restricted(archive.read(name)):
             yield f"pickled objects ({name})"
+
+
+def _twice(archive: zipfile.ZipFile) -> Iterator[str]:
+    """Two readers may disagree on which of two entries counts."""
+    yield from (f"two entries named {name}" for name, count in Counter(archive.namelist()).items() if count > 1)
 
 
 def _pickled_constants(config: Mapping[str, Any]) -> Iterator[str]:
