@@ -41,7 +41,9 @@ docs: $(STAMP)   ## write docs/config.md anew from the settings
 bench: $(STAMP)  ## measure the overhead beside the bare engines (benchmarks/results/)
 	$(BIN)/python benchmarks/run.py
 
-$(STAMP): constraints.txt requirements-dev.txt examples/requirements.txt pyproject.toml $(wildcard core/pyproject.toml plugins/*/pyproject.toml plugins/backends/*/pyproject.toml)
+$(STAMP): constraints.txt requirements-dev.txt examples/requirements.txt pyproject.toml hatch_build.py $(wildcard core/pyproject.toml plugins/*/pyproject.toml plugins/backends/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@

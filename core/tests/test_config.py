@@ -199,3 +199,34 @@ def test_schema_knows_the_kernel_and_every_section() -> None:
     assert size["anyOf"] == [{"type": "integer", "minimum": 1}, {"$ref": "#/$defs/variable"}]
     assert schema["properties"]["acme"]["type"] == ["object", "null"]
     assert acme["memory"]["default"] == "0B"
+
+
+class Pair(Settings):
+    """Two numbers in order."""
+
+    low: int = 0
+    high: int = 1
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low must not be above high")
+
+
+def test_what_a_class_checks_for_itself_has_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("model: m\npair:\n  low: 3\n")
+    with pytest.raises(ConfigError, match=r"p.yaml:3:3: `pair`: low must not be above high"):
+        settle(reader.read(path), {"pair": Pair})
+
+
+def test_what_an_override_brings_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("model: m\npair: {low: 0, high: 1}\n")
+    with pytest.raises(ConfigError, match="--set pair:1:7: `pair.low` must be `int`"):
+        settle(reader.read(path, ["pair={low: x}"]), {"pair": Pair})
+
+
+@pytest.mark.parametrize("model", ["", {"source": ""}])
+def test_an_empty_path_is_no_path(model: object) -> None:
+    with pytest.raises(ConfigError, match="must be a path"):
+        _ = settle(reader.read({"model": model}), {}).model

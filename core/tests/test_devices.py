@@ -52,3 +52,19 @@ def test_what_several_engines_know_of_one_card_is_put_together() -> None:
     facts = {"onnxruntime": "CUDAExecutionProvider", "processor": "A", "capability": "9.0"}
     assert merge([host, one, two]) == (host, Device("cuda:0", "cuda", 80, 70, facts))
     assert merge([host, two, one])[1].memory_bytes == 80
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit", "usage", "cached"),
+    [
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_cached_files_make_way(tmp_path: Path, folder: str, limit: str, usage: str, cached: str) -> None:
+    group = tmp_path / folder
+    group.mkdir(exist_ok=True)
+    (group / limit).write_text(str(2**30))
+    (group / usage).write_text(str(2**30 - 2**20))
+    (group / "memory.stat").write_text(f"cache 1\n{cached} {2**29}\n")
+    assert cpu(tmp_path).available_bytes == 2**29 + 2**20

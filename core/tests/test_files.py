@@ -66,3 +66,27 @@ def test_a_device_is_written_directly() -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="can't write"), atomic_write(tmp_path / "no" / "a"):
         pass
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    with atomic_write(tmp_path / "link.txt") as scratch:
+        scratch.write_text("new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+
+
+def test_modes_are_those_of_the_umask_and_of_the_file_replaced(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        for _ in range(2):
+            with atomic_write(tmp_path / "a.txt") as scratch:
+                scratch.write_text("secret")
+            assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o600
+        (tmp_path / "a.txt").chmod(0o640)
+        with atomic_write(tmp_path / "a.txt") as scratch:
+            scratch.write_text("secret")
+        assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)

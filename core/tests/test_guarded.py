@@ -13,11 +13,12 @@ import pytest
 import deepseek
 from deepseek.errors import DeepSeekError, ExecutionError, HookError, InputError, OutOfMemoryError
 from deepseek.plugin import Coding, Engine, Policy, Request, Share, Tensors, Wrapper
+from deepseek.plugins import discover
 from deepseek.testing import EchoExecutor, fakes
 
 Plug = Callable[..., ModuleType]
 X = np.zeros((1, 4), "float32")
-ONLY = {"plugins": {"disable": ["codecs", "onnxruntime", "tensorflow", "torch"]}}
+ONLY = {"plugins": {"disable": [plugin.name for plugin in discover()]}}
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
@@ -131,3 +132,17 @@ def test_a_scheduler_of_a_plugin_sees_errors_of_ours_only(plug: Plug) -> None:
     with build(acme, engine(plug, raising(ValueError("oops")))) as pipeline, pytest.raises(ExecutionError):
         pipeline.run(x=X)
     assert [type(error) for error in seen] == [ExecutionError]
+
+
+def test_an_executor_that_answers_with_something_else_than_a_dict(plug: Plug) -> None:
+    class Nothing(EchoExecutor):
+        def run(self, inputs: Tensors, shares: Any) -> Any:
+            return None
+
+    made = Engine("acme", frozenset({"fake"}), lambda model: Nothing(model.signature))
+    with build(plug("acme", execute=lambda: made)) as pipeline:
+        says = "<acme> 0 answered with a NoneType instead of a dict of named arrays"
+        with pytest.raises(ExecutionError, match=says):
+            pipeline.run(x=X)
+        with pytest.raises(ExecutionError, match=says):
+            pipeline.submit(x=X).result(60)

@@ -44,12 +44,13 @@ from deepseek.plugin import (
     TensorSpec,
     Wrapper,
 )
+from deepseek.plugins import discover
 from deepseek.testing import EchoExecutor, fakes
 
 Plug = Callable[..., ModuleType]
 X = Signature((TensorSpec("x", "float32", (-1, 2)),), (TensorSpec("x", "float32", (-1, 2)),))
 #: Keeps what is installed on the machine out of a test.
-ONLY = {"plugins": {"disable": ["codecs", "onnxruntime", "tensorflow", "torch"]}}
+ONLY = {"plugins": {"disable": [plugin.name for plugin in discover()]}}
 
 
 @pytest.fixture
@@ -470,3 +471,72 @@ def test_fakes_are_a_plugin_like_any_other() -> None:
     with deepseek.build({"model": fakes.model_file()}, plugins=[fakes]) as pipeline:
         x = np.arange(8, dtype="float32").reshape(2, 4)
         assert (pipeline.run(x=x)["x"] == x).all()
+
+
+def test_a_link_has_the_name_that_it_is_called_by(tmp_path: Path, plug: Plug) -> None:
+    (tmp_path / "3f2a9c").write_text("weights")
+    (tmp_path / "model.acme").symlink_to(tmp_path / "3f2a9c")
+    seen = []
+    acme = plug("acme", load=lambda source: seen.append(source.path.name) or loads("a")(), execute=runs("e", "a"))
+    plan(str(tmp_path / "model.acme"), acme)
+    assert seen == ["model.acme"]
+
+
+def test_a_pipeline_file_may_lie_in_the_model_s_own_folder(
+    tmp_path: Path, plug: Plug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    acme = plug("acme", load=loads("a"), execute=runs("e", "a"))
+    assert plan(".", acme).source.path == tmp_path
+
+
+def test_an_optional_plugin_is_passed_over_but_not_in_silence(
+    model: str, plug: Plug, caplog: pytest.LogCaptureFixture
+) -> None:
+    acme = plug("acme", load=loads("a"), execute=runs("e", "a"))
+    bad = plug("bad", load=lambda: 1 / 0)
+    settings = {"plugins": {**ONLY["plugins"], "optional": ["bad"]}}
+    deepseek.explain({"model": model, **settings}, plugins=[acme, bad])
+    assert "without the plugin `bad`, which is broken: <bad> 0 raised in its hook `load`" in caplog.text
+
+
+def test_a_conversion_that_is_declined_says_why(model: str, plug: Plug) -> None:
+    missing = Decline("its library `acme2onnx` is not installed", missing="acme2onnx")
+    acme = plug("acme", load=loads("a"), optimize=lambda: missing, execute=runs("e", "b"))
+    with pytest.raises(
+        MissingLibraryError, match=r"the engine e takes b, the model is in the format a; acme: its library"
+    ):
+        plan(model, acme)
+
+
+def test_what_an_executor_does_beyond_the_protocol_stays_in_reach(model: str, plug: Plug) -> None:
+    class Stepwise(EchoExecutor):
+        def step(self) -> str:
+            return "stepped"
+
+    found = []
+
+    class Scheduler:
+        def __init__(self, executors: Any) -> None:
+            found.append(executors[0].step())
+            self.run = self.submit = None
+
+        def close(self) -> None: ...
+
+    class Watch:
+        def batch(self, batch: Batch) -> None: ...
+
+        def close(self) -> None: ...
+
+    acme = plug("acme", load=loads("a"), execute=runs("e", "a", executor=lambda: Stepwise(X)), observe=lambda: Watch())
+    with build(model, acme, plug("s", schedule=lambda: Policy("s", Scheduler))):  # type: ignore[arg-type]
+        assert found == ["stepped"]
+
+
+def test_a_refused_connection_is_no_fault_of_the_model(model: str, plug: Plug) -> None:
+    def wrap(executor: Any) -> Any:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    acme = plug("acme", load=loads("a"), execute=runs("e", "a"))
+    with pytest.raises(HookError, match="<far> 0 raised while it did its part of the build"):
+        build(model, acme, plug("far", execute=lambda: Wrapper("w", wrap)))

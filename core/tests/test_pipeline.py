@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import deepseek
-from deepseek.checks import dtype_name, input_check
-from deepseek.errors import ClosedError, DeadlineError, ExecutionError, InputError, PlanError
+from deepseek.checks import dtype_name, input_check, stated_signature
+from deepseek.errors import ClosedError, ConfigError, DeadlineError, ExecutionError, InputError, PlanError
 from deepseek.plugin import Batch, Engine, Options, Policy, Request, Signature, TensorSpec, hookimpl
 from deepseek.testing import EchoExecutor, fakes
 
@@ -240,3 +240,20 @@ def test_predict_needs_a_codec(pipeline: deepseek.Pipeline) -> None:
 
 def test_repr_says_what_it_is(pipeline: deepseek.Pipeline) -> None:
     assert repr(pipeline) == "<Pipeline fake on cpu: (x: float32[*, 4]) -> (x: float32[*, 4])>"
+
+
+def test_what_a_model_states_and_a_pipeline_declares() -> None:
+    x, y, z = TensorSpec("x", "float32", (-1, 4)), TensorSpec("y", "float32"), TensorSpec("z", "int64")
+    own = Signature((x,), (y, z))
+    assert stated_signature(own, Signature()) == own
+    assert stated_signature(own, Signature((TensorSpec("x", "float32", (2, -1)),))) == own
+    assert stated_signature(own, Signature(outputs=(TensorSpec("z"), TensorSpec("y")))).outputs == (z, y)
+    for declared, says in (
+        (Signature((TensorSpec("a"),)), "`model.inputs` names `a`, which the model does not have"),
+        (Signature(outputs=(TensorSpec("a"),)), r"`model.outputs` names `a`.*\n  fix: it has: y: float32\[\?\], z"),
+        (Signature((TensorSpec("x", "int64", (-1, 4)),)), r"declares x: int64\[\*, 4\], the model takes x: float32"),
+        (Signature((TensorSpec("x", "float32", (-1, 5)),)), "leave it out: the model states its inputs itself"),
+        (Signature((TensorSpec("x", "float32", (-1,)),)), "declares"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            stated_signature(own, declared)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deepseek.errors import ConfigError, DeepSeekError, HookError, PluginError
+from deepseek.errors import ConfigError, DeepSeekError, HookError, OutOfMemoryError, PluginError
 from deepseek.plugins import Plugin, discover, select
 from deepseek.registry import Registry
 from deepseek.settings import PluginSettings
@@ -177,6 +177,55 @@ def test_an_optional_plugin_s_own_refusal_still_counts(make: Make) -> None:
     make("strict", "@hookimpl\ndef probe(config): raise ConfigError('no such card')\n")
     with pytest.raises(ConfigError, match="no such card"):
         registry(optional=["strict"]).ask("probe", config=None)
+
+
+@pytest.mark.parametrize(
+    ("hook", "answer", "says"),
+    [
+        ("load", "[Loader('l', 'f', None)]", "with a list\n  fix: it takes Loader or Decline; None is no answer"),
+        ("execute", "[Engine('e', frozenset(), None)]", "with a list\n  fix: it takes Engine or Wrapper or Decline"),
+        ("probe", "[Device('a', '', 0, 0), 1]", "with a int\n  fix: it takes Device, or a list of them"),
+        ("sections", "[1]", "with a list\n  fix: it takes dict"),
+        ("observe", "1", r"with a int\n  fix: it takes an object with the methods batch\(batch\) and close\(\)"),
+        (
+            "optimize",
+            "Pass('p', Stage.CONVERT, frozenset({'a'}), None)",
+            "the pass `p`, which converts to nothing\n  fix: it takes the format that it `yields`",
+        ),
+    ],
+)
+def test_an_answer_of_the_wrong_kind_is_refused(make: Make, hook: str, answer: str, says: str) -> None:
+    make("bad", f"@hookimpl\ndef {hook}(): return {answer}\n")
+    with pytest.raises(HookError, match=f"acme-bad 1.0 answered its hook `{hook}` .*{says}"):
+        registry().ask(hook)
+
+
+def test_one_answer_or_a_list_of_them(make: Make) -> None:
+    make("one", "@hookimpl\ndef probe(): return Device('one', '', 0, 0)\n")
+    make("two", "@hookimpl\ndef probe(): return [Device('two', '', 0, 0), Device('three', '', 0, 0)]\n")
+    assert [(item.plugin, item.value.name) for item in registry().ask("probe")] == [
+        ("one", "one"), ("two", "two"), ("two", "three"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("{'acme': int}", "gives the section `acme` a <class 'int'>, which is no subclass of Settings"),
+        ("{'acme': Settings()}", "which is no subclass of Settings"),
+        ("{'a': S, 'b': S}", r"gives the section `b` a class that another section has already \(S\)"),
+    ],
+)
+def test_a_section_of_the_wrong_kind_is_refused(make: Make, answer: str, says: str) -> None:
+    make("bad", f"class S(Settings): pass\n@hookimpl\ndef sections(): return {answer}\n")
+    with pytest.raises(PluginError, match=says):
+        registry().sections()
+
+
+def test_memory_that_runs_out_in_a_hook(make: Make) -> None:
+    make("bad", "@hookimpl\ndef probe(): raise MemoryError\n")
+    with pytest.raises(OutOfMemoryError, match="acme-bad 1.0 ran out of memory in its hook `probe`"):
+        registry().ask("probe")
 
 
 def test_answers_come_in_the_order_of_names_first_and_last_apart(make: Make) -> None:

@@ -89,6 +89,12 @@ def test_keep_going_reports_and_goes_on(pipeline: Path, deepseek_: Deepseek, tmp
     assert done.stderr.startswith("error: bad.npy can't be read")
 
 
+def test_keep_going_does_not_go_on_without_a_disk(pipeline: Path, deepseek_: Deepseek) -> None:
+    done = deepseek_("run", pipeline, "x.npy", "x.npy", "-o", "/dev/full", "--keep-going")
+    assert done.returncode == 16, done.stderr
+    assert done.stderr.count("the disk is full") == 1
+
+
 def test_verbose_shows_plan_and_times(pipeline: Path, deepseek_: Deepseek) -> None:
     done = deepseek_("run", pipeline, "x.npy", "-v")
     assert "execute    onnxruntime" in done.stderr
@@ -121,6 +127,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "no such command": (lambda d: None, ["rum"], 2, "No such command 'rum'"),
     "taken plugin name": (lambda d: None, ["plugin", "new", "model"], 2, "`model` is taken"),
     "plugin name that pip refuses": (lambda d: None, ["plugin", "new", "acme_"], 2, "end with none of _"),
+    "name of the kernel": (lambda d: None, ["plugin", "new", "core"], 2, "`core` is taken"),
+    "name of a plugin to come": (lambda d: None, ["plugin", "new", "batching"], 2, "`batching` is taken"),
     "bad plugin name": (lambda d: None, ["plugin", "new", "Bad-Name"], 2, "must start with a letter"),
     "plugin folder there": (lambda d: (d / "deepseek-acme").mkdir(), ["plugin", "new", "acme"], 16, "there is something already"),
 }  # fmt: skip
@@ -206,6 +214,21 @@ def test_a_signal_leaves_nothing(
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert set(os.listdir(tmp_path)) == before
+
+
+def test_what_is_ignored_stays_ignored_as_nohup_has_it(
+    pipeline: Path, deepseek_command: list[str], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "later.json")
+    arguments = [*deepseek_command, "run", "p.yaml", "later.json", "--json"]
+    ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True, preexec_fn=ignore)
+    with open(tmp_path / "later.json", "w") as pipe:
+        process.send_signal(signal.SIGHUP)
+        pipe.write(json.dumps({"x": X.tolist()}))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert len(output.splitlines()) == 2
 
 
 def test_long_inputs_show_progress_in_a_terminal(pipeline: Path, deepseek_command: list[str], tmp_path: Path) -> None:
@@ -340,6 +363,44 @@ def test_a_faulty_plugin_has_its_exit_code_and_is_named(
     assert says in done.stderr
     assert "  fix: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+BOXES = """
+import numpy as np
+
+class Boxes:
+    suffixes = frozenset({'.npy'})
+    def read(self, path, stream): yield str(path), self.encode(path)
+    def encode(self, value): return {'x': np.load(value)}
+    def decode(self, outputs): return [{'boxes': [{'box': [1, 2], 'score': 'high'}], 'phase': np.array([1 + 2j])}]
+
+@hookimpl(tryfirst=True)
+def codec(): return Coding('boxes', lambda signature: Boxes())
+"""
+
+
+def test_answers_of_other_codecs_are_shown_as_they_are(pipeline: Path, deepseek_: Deepseek, tmp_path: Path) -> None:
+    install(tmp_path, "boxes", BOXES)
+    env = {"PYTHONPATH": str(tmp_path)}
+    table = deepseek_("run", pipeline, "x.npy", env=env)
+    assert table.returncode == 0, table.stderr
+    assert "{'box': [1, 2], 'score': 'high'}" in table.stdout
+    [row] = rows(deepseek_("run", pipeline, "x.npy", "--json", env=env))
+    assert row["phase"] == [[1.0, 2.0]]
+
+
+def test_a_verb_that_is_there_already_is_not_replaced(deepseek_: Deepseek, tmp_path: Path) -> None:
+    verb = "@hookimpl\ndef commands(app):\n    @app.command('{}')\n    def verb(): print('{}')\n"
+    for name, code in (
+        ("one", verb.format("hello", "one")),
+        ("two", verb.format("hello", "two")),
+        ("run", verb.format("run", "mine")),
+    ):
+        install(tmp_path, name, code)
+    done = deepseek_("hello", env={"PYTHONPATH": str(tmp_path)})
+    assert done.stdout == "one\n"
+    assert "without the verbs of two, which is broken: the verb `hello` is there already" in done.stderr
+    assert "the verb `run` is there already" in done.stderr
 
 
 def test_a_plugin_adds_its_own_verb_and_a_broken_one_does_not_take_help_away(

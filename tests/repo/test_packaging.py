@@ -76,6 +76,11 @@ def test_all_distributions_have_one_version_and_licence() -> None:
     assert {project["project"]["license"] for project in PROJECTS.values()} == {"Apache-2.0"}
 
 
+def test_every_distribution_carries_the_licence() -> None:
+    licence = (ROOT / "LICENSE").read_text()
+    assert [folder.name for folder in PROJECTS if (folder / "LICENSE").read_text() != licence] == []
+
+
 def test_torch_is_pinned() -> None:
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().splitlines()
 

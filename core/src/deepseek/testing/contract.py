@@ -23,6 +23,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,6 +35,8 @@ from deepseek.devices import resident_bytes
 from deepseek.errors import ClosedError, ConfigError
 from deepseek.hookspecs import NAMES
 from deepseek.pipeline import Pipeline
+from deepseek.plan import Plan
+from deepseek.plugin import Engine, Loader, hookimpl
 from deepseek.plugins import Plugin, discover
 from deepseek.registry import Registry
 from deepseek.testing import fakes
@@ -91,21 +94,14 @@ class PluginContract:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
         assert done.stdout.split() == []
 
-    def test_order_of_installation_does_not_matter(
-        self, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        first = deepseek.explain(config, plugins=[fakes]).to_dict()
-        backwards = discover()[::-1]
-        monkeypatch.setattr("deepseek.kernel.discover", lambda: backwards)
-        again = deepseek.explain(config, plugins=[fakes]).to_dict()
-        for plan in (first, again):
-            plan["device"].pop("available_bytes")
-        assert first == again
+    def test_neighbours_before_and_after_change_nothing(self, config: dict[str, Any]) -> None:
+        """The plugin answers for what is its own alone, so it does not matter who answers before and after it."""
+        plans = [deepseek.explain(config, plugins=[fakes, _neighbour(name)]) for name in ("_first", "~last")]
+        first, last = ([part for part in _parts(plan) if part.plugin == self.plugin] for plan in plans)
+        assert [part.record.name for part in first] == [part.record.name for part in last]
 
     def test_takes_part(self, config: dict[str, Any]) -> None:
-        plan = deepseek.explain(config, plugins=[fakes])
-        parts = [plan.loader, plan.engine, plan.policy, plan.coding, *plan.wrappers, *plan.passes]
-        answered = {part.plugin for part in parts if part}
+        answered = {part.plugin for part in _parts(deepseek.explain(config, plugins=[fakes]))}
         silent = {"sections", "probe", "observe", "commands"} >= set(self._hooks())
         assert silent or self.plugin in answered, "configuration() must give a pipeline that uses the plugin"
 
@@ -186,6 +182,7 @@ class PluginContract:
         assert memory <= 5 * self.leak_bytes, f"bytes, growth in each 5 cycles: {[size for _, size in seen]}"
 
     def test_bad_settings_are_refused_by_name(self, config: dict[str, Any]) -> None:
+        assert self.bad_settings or "sections" not in self._hooks(), "give bad_settings for the plugin's sections"
         for section, key in self.bad_settings:
             with pytest.raises(ConfigError, match=key.replace(".", r"\.").replace("[", r"\[")):
                 self.build({**config, **section})
@@ -203,6 +200,22 @@ class PluginContract:
 
     def _hooks(self) -> tuple[str, ...]:
         return next(item.hooks for item in Registry(discover()).plugins if item.name == self.plugin)
+
+
+def _parts(plan: Plan) -> list[Any]:
+    """Everything that a plan was put together from."""
+    parts = [plan.loader, plan.engine, plan.policy, plan.coding, *plan.wrappers, *plan.passes]
+    return [part for part in parts if part]
+
+
+def _neighbour(name: str) -> ModuleType:
+    """A plugin of another engine, for models of its own."""
+    module = ModuleType(name)
+    loader = Loader("neighbour", "neighbour", lambda: pytest.fail("a neighbour was asked to load"))
+    module.load = hookimpl(lambda source: loader if source.path.suffix == ".neighbour" else None)  # type: ignore[attr-defined]
+    engine = Engine("neighbour", frozenset({"neighbour"}), lambda model: pytest.fail("a neighbour was asked to open"))
+    module.execute = hookimpl(lambda: engine)  # type: ignore[attr-defined]
+    return module
 
 
 def _same(left: Mapping[str, Any], right: Mapping[str, Any], tolerance: float) -> None:

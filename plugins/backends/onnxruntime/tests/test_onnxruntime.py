@@ -16,14 +16,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 import deepseek
 from deepseek.errors import (
+    ConfigError,
     DeviceError,
     ExecutionError,
     InputError,
     MissingLibraryError,
     ModelError,
     OutputError,
+    PlanError,
     UnsafeModelError,
 )
+from deepseek.plugin import Device, hookimpl
 from deepseek.testing.contract import PluginContract
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 10
@@ -138,6 +141,38 @@ def test_threads_and_levels_reach_the_session(tmp_path: Path) -> None:
         assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
 
 
+def test_some_of_the_outputs(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Neg", ["x"], ["a"]), helper.make_node("Abs", ["x"], ["b"])]
+    path = save(tmp_path / "m.onnx", nodes, [info("x", 1, "n")], [info("a", 1, "n"), info("b", 1, "n")])
+    x = np.array([-1.0], "float32")
+    with deepseek.build({"model": {"source": path, "outputs": ["b"], "inputs": {"x": {"shape": [-1]}}}}) as pipeline:
+        assert pipeline.run(x=x) == {"b": [1]}
+        assert [spec.name for spec in pipeline.signature.outputs] == ["b"]
+    for model, says in (
+        ({"outputs": ["c"]}, "`model.outputs` names `c`, which the model does not have"),
+        ({"inputs": {"y": {}}}, "`model.inputs` names `y`, which the model does not have"),
+        ({"inputs": {"x": {"shape": [3, 3]}}}, r"declares x: float32\[3, 3\], the model takes x: float32\[\*\]"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            deepseek.build({"model": {"source": path, **model}})
+
+
+def test_a_device_that_it_knows_nothing_of(tmp_path: Path) -> None:
+    class Acme:
+        @staticmethod
+        @hookimpl
+        def probe() -> Device:
+            return Device("acme:0", "acme", 1 << 40, 1 << 40)
+
+    given = {"model": matmul(tmp_path), "device": "acme:0"}
+    plugins: Any = [Acme]
+    with pytest.raises(PlanError, match="onnxruntime: it knows no execution provider for acme:0; name one in"):
+        deepseek.explain({**given, "engine": "onnxruntime"}, plugins=plugins)
+    named = {**given, "onnxruntime": {"providers": ["CPUExecutionProvider"]}}
+    with deepseek.build(named, plugins=plugins) as pipeline:
+        assert pipeline.run(x=np.ones((1, 4), "float32"))["y"].shape == (1, 3)
+
+
 def test_a_provider_that_is_not_there_is_never_replaced(tmp_path: Path) -> None:
     config = {"model": matmul(tmp_path), "onnxruntime": {"providers": ["TensorrtExecutionProvider"]}}
     with pytest.raises(DeviceError, match=r"has no TensorrtExecutionProvider\n  fix: this build offers .*CPU"):
@@ -154,6 +189,7 @@ def test_the_optimized_model_is_kept_and_used_again(tmp_path: Path) -> None:
         wanted = pipeline.run(x=x)["y"]
     first = kept.stat().st_mtime_ns
     assert json.loads((tmp_path / "kept/fast.onnx.json").read_text())["onnxruntime"] == onnxruntime.__version__
+    (tmp_path / "notes.txt").write_text("written beside the model, and nothing to do with it")
     with deepseek.build(config) as pipeline:
         assert (pipeline.run(x=x)["y"] == wanted).all()
     assert kept.stat().st_mtime_ns == first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import warnings
 from importlib.util import find_spec
@@ -17,11 +18,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
+from tensorflow.core.framework import op_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.client import pywrap_tf_session as tf_session
 
 import deepseek
 from deepseek.errors import ConfigError, InputError, MissingLibraryError, ModelError, PlanError, UnsafeModelError
 from deepseek.testing.contract import PluginContract
+from deepseek_tensorflow.safety import REFUSED, SAVERS
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
 
@@ -135,6 +139,107 @@ def test_a_graph_that_reads_files_is_refused_unless_it_is_trusted(tmp_path: Path
         deepseek.build({"model": f"{tmp_path}/spy"})
     with deepseek.build({"model": f"{tmp_path}/spy", "tensorflow": {"file_operators": True}}) as pipeline:
         assert pipeline.run(x=np.zeros(1, "float32"))["y"] == [42]
+
+
+def signature(folder: Path, function: Any, *specs: Any) -> str:
+    """A SavedModel of one function."""
+    serve = tf.function(function, input_signature=specs)
+    tf.saved_model.save(tf.Module(), str(folder / "saved"), signatures={"serving_default": serve})
+    return str(folder / "saved")
+
+
+def prints_to_a_file(x: Any) -> dict[str, Any]:
+    tf.print(x, output_stream="file:///tmp/never-written")
+    return {"y": x}
+
+
+def reads_a_table(x: Any) -> dict[str, Any]:
+    return {"y": x + tf.raw_ops.ImmutableConst(dtype=tf.float32, shape=[1], memory_region_name="/etc/hostname")}
+
+
+def saves(x: Any) -> dict[str, Any]:
+    with tf.control_dependencies(
+        [tf.raw_ops.SaveV2(prefix="never", tensor_names=["x"], shape_and_slices=[""], tensors=[x])]
+    ):
+        return {"y": tf.identity(x)}
+
+
+def restores_in_a_branch(x: Any) -> dict[str, Any]:
+    def read() -> Any:
+        return tf.raw_ops.RestoreV2(prefix="secret", tensor_names=["x"], shape_and_slices=[""], dtypes=[tf.float32])[0]
+
+    return {"y": tf.cond(tf.reduce_sum(x) > 0, read, lambda: x)}
+
+
+@pytest.mark.parametrize(
+    ("function", "operator"),
+    [
+        (prints_to_a_file, "PrintV2"),
+        (reads_a_table, "ImmutableConst"),
+        (saves, "SaveV2"),
+        (restores_in_a_branch, "RestoreV2"),
+    ],
+)
+def test_what_reaches_files_in_other_ways_is_refused(tmp_path: Path, function: Any, operator: str) -> None:
+    path = signature(tmp_path, function, tf.TensorSpec([None], tf.float32, name="x"))
+    with pytest.raises(UnsafeModelError, match=rf"reaches files, hosts or Python \({operator}\)"):
+        deepseek.build({"model": path})
+
+
+#: Words in the names of arguments of operators that may stand for something outside the graph ...
+SUSPICIOUS = re.compile(
+    "file|path|dir|pattern|stream|address|port|ur[il]|server|memory_region|prefix|token|region|data_source|descriptor"
+)
+#: ... and those of them, seen in TensorFlow 2.21, that don't.
+HARMLESS = re.compile(
+    "num_buckets|buckets?$|bucket_boundaries|bucketized|direction|directory_?less|stamp_token|ordering_token|"
+    "num_streams|quantile_stream|top_paths|counter_prefix|sorted_token_ids|has_token|profile|"
+    "^pattern$|^rewrite$|is_files|file_random_seed|file_shuffle|support|report|transport|import|export|portion"
+)
+
+
+def test_every_operator_that_names_something_outside_is_known() -> None:
+    """A new version of TensorFlow may bring others: then they belong into one of the lists."""
+    buffer = tf_session.TF_GetBuffer(tf_session.TF_GetAllOpList())
+    operators = op_def_pb2.OpList.FromString(buffer).op
+    assert len(operators) > 1000
+    unknown = {}
+    for operator in operators:
+        names = [item.name for item in (*operator.input_arg, *operator.attr)]
+        found = [name for name in names if SUSPICIOUS.search(name.lower()) and not HARMLESS.search(name.lower())]
+        if found and operator.name not in REFUSED | SAVERS:
+            unknown[operator.name] = found
+    assert unknown == {}
+
+
+def test_text_of_tensorflow_s_own(tmp_path: Path) -> None:
+    path = signature(tmp_path, lambda x: {"y": tf.strings.upper(x)}, tf.TensorSpec([None], tf.string, name="x"))
+    with deepseek.build({"model": path}) as pipeline:
+        for text in (tf.constant(["a", "b"]), np.array(["a", "b"], object)):
+            assert list(pipeline.run(x=text)["y"]) == [b"A", b"B"]
+
+
+def test_some_of_the_outputs(tmp_path: Path) -> None:
+    path = signature(tmp_path, lambda x: {"a": x, "b": 2 * x, "c": 3 * x}, tf.TensorSpec([None], tf.float32, name="x"))
+    x = np.ones(2, "float32")
+    with deepseek.build({"model": {"source": path, "outputs": ["c", "a"]}}) as pipeline:
+        assert {name: value.tolist() for name, value in pipeline.run(x=x).items()} == {"c": [3, 3], "a": [1, 1]}
+    with pytest.raises(ConfigError, match="`model.outputs` names `d`, which the model does not have"):
+        deepseek.build({"model": {"source": path, "outputs": ["d"]}})
+    model = {"source": path, "outputs": ["b"]}
+    with deepseek.build({"model": model, "engine": "onnxruntime"}) as converted:
+        assert converted.run(x=x)["b"].tolist() == [2, 2]
+
+
+def test_what_xla_can_not_compile_shows_in_the_build(tmp_path: Path) -> None:
+    def where(x: Any) -> dict[str, Any]:
+        return {"y": tf.strings.length(tf.strings.as_string(x))}
+
+    path = signature(tmp_path, where, tf.TensorSpec([None], tf.float32, name="x"))
+    with pytest.raises(
+        ModelError, match=r"XLA can't compile this model: .*\n  fix: leave `tensorflow.jit_compile` out"
+    ):
+        deepseek.build({"model": path, "tensorflow": {"jit_compile": True}})
 
 
 def test_a_keras_model_that_was_never_built(tmp_path: Path) -> None:

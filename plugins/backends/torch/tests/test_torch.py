@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -199,12 +201,55 @@ def built(folder: Path, code: str, **model: Any) -> Any:
 
 
 @pytest.mark.parametrize("declared", [{}, {"inputs": {"input": {"shape": [-1, 4]}}}])
-def test_a_module_that_works_in_place_leaves_the_callers_array_alone(tmp_path: Path, declared: dict[str, Any]) -> None:
-    with built(tmp_path, INPLACE, **declared) as pipeline:
-        mine = -np.ones((2, 4), "float32")
+@pytest.mark.parametrize("layer", ["ReLU(inplace=True)", "Hardtanh(-9, 1, inplace=True)"])
+def test_a_module_that_works_in_place_leaves_the_callers_array_alone(
+    tmp_path: Path, declared: dict[str, Any], layer: str
+) -> None:
+    with built(tmp_path, INPLACE.replace("ReLU(inplace=True)", layer), **declared) as pipeline:
+        mine = np.array([[-1, 5, -1, 5]], "float32")
         first = pipeline.run({"input": mine})["output"]
-        assert (mine == -1).all()
+        assert mine.tolist() == [[-1, 5, -1, 5]]
         assert (pipeline.run({"input": mine})["output"] == first).all()
+
+
+MASKED = """
+import torch
+
+class Net(torch.nn.Module):
+    def forward(self, x, mask: torch.Tensor | None = None, scale: torch.Tensor | None = None):
+        y = x if mask is None else x * mask
+        return y if scale is None else y * scale
+
+def build():
+    return Net()
+"""
+
+
+@pytest.mark.parametrize("declared", [{}, {"inputs": {"x": {"shape": [-1]}, "scale": {"shape": [-1]}}}])
+def test_arguments_with_a_default_may_be_left_out(tmp_path: Path, declared: dict[str, Any]) -> None:
+    x, two = np.ones(3, "float32"), np.full(3, 2, "float32")
+    with built(tmp_path, MASKED, **declared) as pipeline:
+        # By name: `scale` is the third argument, not the second.
+        assert pipeline.run(x=x, scale=two)["output"].tolist() == [2, 2, 2]
+        if not declared:
+            assert pipeline.run(x=x)["output"].tolist() == [1, 1, 1]
+            assert pipeline.run(x=x, mask=0 * x, scale=two)["output"].tolist() == [0, 0, 0]
+
+
+def test_a_script_s_arguments_with_a_default_may_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "masked.py").write_text(MASKED)
+    spec = importlib.util.spec_from_file_location("masked", tmp_path / "masked.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(module.build()).save(f"{tmp_path}/masked.ts")
+    with deepseek.build({"model": f"{tmp_path}/masked.ts"}) as pipeline:
+        x = np.ones(3, "float32")
+        assert pipeline.run(x=x, scale=2 * x)["output"].tolist() == [2, 2, 2]
+        assert pipeline.run(x=x)["output"].tolist() == [1, 1, 1]
 
 
 def test_nested_outputs_all_come_out_and_are_the_callers_own(tmp_path: Path) -> None:

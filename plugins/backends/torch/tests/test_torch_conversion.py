@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import deepseek
-from deepseek.errors import (
-    ConfigError,
-    ModelError,
-)
+from deepseek.errors import ConfigError, MissingLibraryError, ModelError
 from torch_models import (
     X,
     config,
@@ -40,6 +38,12 @@ def test_a_conversion_is_held_against_the_model_as_stored(tmp_path: Path) -> Non
         np.testing.assert_allclose(pipeline.run(x=X)["y"], wanted(), rtol=1e-4)
         [error] = re.findall(r"largest error on random input (\S+)", pipeline.steps[2].note)
     assert float(error) < 1e-5
+
+
+def test_a_converter_that_is_not_installed_shows_in_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepseek.plugin.find_spec", lambda name: None if name == "onnxscript" else find_spec(name))
+    with pytest.raises(MissingLibraryError, match=r"torch: its library `onnxscript` is not installed: pip install"):
+        deepseek.explain(config(tmp_path, safetensors, engine="onnxruntime"))
 
 
 def test_a_conversion_needs_shapes(tmp_path: Path) -> None:

@@ -157,6 +157,34 @@ def test_a_script_that_reaches_files_is_refused(tmp_path: Path, module: type[tor
         deepseek.build({"model": f"{tmp_path}/spy.ts"})
 
 
+#: Other ways to write ``torch.from_file`` that TorchScript takes.
+DISGUISES = (b"torch. from_file", b"torch.\\\n    from_file", b'getattr(torch, "from_" "file")', b"ops.aten.from_file")
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+def test_a_script_that_hides_what_it_calls_is_refused(tmp_path: Path, disguise: bytes) -> None:
+    source = tmp_path / "spy.ts"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Spy()).save(str(source))
+    rewrite(str(source), lambda name, old: old.replace(b"torch.from_file", disguise))
+    with zipfile.ZipFile(source) as archive:
+        assert any(disguise in archive.read(name) for name in archive.namelist())
+    with pytest.raises(UnsafeModelError, match="uses `from_file`, which reaches files"):
+        deepseek.build({"model": str(source)})
+
+
+def test_a_script_with_two_entries_of_one_name_is_refused(tmp_path: Path) -> None:
+    source = torchscript(tmp_path)
+    with zipfile.ZipFile(source) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".py"))
+    with warnings.catch_warnings(), zipfile.ZipFile(source, "a") as archive:
+        warnings.simplefilter("ignore", UserWarning)
+        archive.writestr(name, "import os")
+    with pytest.raises(UnsafeModelError, match=f"two entries named {name}"):
+        deepseek.build({"model": source})
+
+
 @pytest.mark.parametrize("write", [torchscript, exported, state_dict, safetensors])
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
 def test_a_truncated_file(tmp_path: Path, write: Callable[[Path], str], keep: float) -> None:

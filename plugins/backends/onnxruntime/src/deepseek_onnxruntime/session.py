@@ -127,7 +127,7 @@ def _started(session: Any, providers: list[Any]) -> None:
 
 def _translate(exc: Exception, path: Path) -> ModelError | OutOfMemoryError:
     text = str(exc).removeprefix("[ONNXRuntimeError] : ").partition("\n")[0]
-    if "escapes model directory" in text or "Absolute path not allowed" in text:
+    if "escapes model directory" in text or "External data path" in text or "Absolute path not allowed" in text:
         hint = "keep the external data beside the model"
         return UnsafeModelError("its external data lies outside the model's folder", where=str(path), hint=hint)
     if "bad_alloc" in text or "allocate memory" in text:
