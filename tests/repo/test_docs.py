@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import doctest
 import importlib
 import inspect
@@ -12,11 +13,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
+from PIL import Image
 
 import deepseek
 import deepseek.plugin
 from deepseek import errors, hookspecs
+from deepseek.fifo import FifoSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -76,15 +82,46 @@ def test_what_is_public_has_an_example(name: str) -> None:
     assert ">>> " in (inspect.getdoc(public()[name]) or ""), name
 
 
+@pytest.fixture(scope="module")
+def examples_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that examples in docstrings speak of."""
+    folder = tmp_path_factory.mktemp("examples")
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
+    nodes = [helper.make_node("GlobalAveragePool", ["image"], ["a"]), helper.make_node("Flatten", ["a"], ["logits"])]
+    graph = helper.make_graph(nodes, "g", [image], [logits])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    (folder / "labels.txt").write_text("tabby\nespresso\nmissile\n")
+    (folder / "pipeline.yaml").write_text(
+        "model: model.onnx\ninputs: {image: {crop: 8, scale: 255}}\n"
+        "outputs: {classes: {labels: labels.txt, top_k: 2}}\n"
+    )
+    Image.fromarray(np.full((9, 9, 3), (150, 90, 60), np.uint8)).save(folder / "cat.jpg", quality=95)
+    return folder
+
+
 @pytest.mark.parametrize(
-    "module", [m.name for m in pkgutil.walk_packages(deepseek.__path__, "deepseek.") if "__main__" not in m.name]
+    "module",
+    ["deepseek", *(m.name for m in pkgutil.walk_packages(deepseek.__path__, "deepseek.") if "__main__" not in m.name)],
 )
-def test_examples_in_docstrings_run(module: str) -> None:
+def test_examples_in_docstrings_run(module: str, examples_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(examples_folder)
     # What plugin authors read takes its names from deepseek.plugin, as their own modules do.
     names = {name: getattr(deepseek.plugin, name) for name in deepseek.plugin.__all__}
-    theirs = module in {f"deepseek.{name}" for name in ("hookspecs", "offers", "protocols", "types")}
-    failed, _ = doctest.testmod(importlib.import_module(module), extraglobs=names if theirs else {})
+    names |= {"deepseek": deepseek, "asyncio": asyncio, "numpy": np, "FifoSettings": FifoSettings}
+    names |= {"Options": deepseek.Options, "array": np.zeros((1, 3, 8, 8), "float32")}
+    with deepseek.build("pipeline.yaml") as pipeline:
+        names["pipeline"] = pipeline
+        found = importlib.import_module(module)
+        own = {name: value for name, value in names.items() if not hasattr(found, name)}
+        failed, _ = doctest.testmod(found, extraglobs=own, optionflags=doctest.ELLIPSIS)
     assert failed == 0
+
+
+def test_no_example_is_left_out() -> None:
+    word = "doctest: +" + "SKIP"
+    assert [path.name for path in (ROOT / "core/src").rglob("*.py") if word in path.read_text()] == []
 
 
 def test_every_error_is_in_the_table_with_its_exit_code() -> None:

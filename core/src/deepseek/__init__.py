@@ -2,7 +2,7 @@
 
 Example:
     >>> import deepseek
-    >>> with deepseek.build("pipeline.yaml") as pipeline:       # doctest: +SKIP
+    >>> with deepseek.build("pipeline.yaml") as pipeline:
     ...     outputs = pipeline.run(image=array)                 # tensors in, tensors out
     ...     answers = pipeline.predict("cat.jpg")               # through the pipeline's codecs
 

@@ -28,7 +28,8 @@ class Config:
     """A pipeline's settings: the kernel's own, and one frozen object for each plugin's section.
 
     Example:
-        >>> config[TorchSettings].threads       # doctest: +SKIP
+        >>> deepseek.explain("pipeline.yaml").config[FifoSettings].max_queue
+        1024
     """
 
     def __init__(self, kernel: KernelSettings, sections: Mapping[str, Settings], document: Document) -> None:

@@ -25,8 +25,9 @@ def atomic_write(target: Path) -> Iterator[Path]:
         OutputError: the disk is full, the folder is missing or not writable. Nothing is left behind.
 
     Example:
-        >>> with atomic_write(Path("out.json")) as scratch:         # doctest: +SKIP
+        >>> with atomic_write(Path("out.json")) as scratch:
         ...     scratch.write_text("{}")
+        2
     """
     if target.exists() and not target.is_file():
         with output_errors(target):
@@ -64,8 +65,9 @@ def output_errors(target: Path | str) -> Iterator[None]:
     """Translate the operating system's refusals to write, in the block, into OutputError.
 
     Example:
-        >>> with output_errors("out.txt"):                          # doctest: +SKIP
+        >>> with output_errors("out.txt"):
         ...     Path("out.txt").write_text("...")
+        3
     """
     try:
         yield

@@ -45,8 +45,9 @@ def build(
         DeepSeekError: see `deepseek.errors`; whatever was built before the error is closed again.
 
     Example:
-        >>> with deepseek.build({"model": "model.onnx", "engine": "onnxruntime"}) as pipeline:  # doctest: +SKIP
-        ...     pipeline.run(image=array)
+        >>> with deepseek.build({"model": "model.onnx", "engine": "onnxruntime"}) as pipeline:
+        ...     pipeline.run(image=array)["logits"].shape
+        (1, 3)
     """
     return assemble(explain(configuration, overrides=overrides, plugins=plugins))
 
@@ -57,7 +58,11 @@ def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plug
     Takes the same arguments and raises the same errors as `build`, those of loading excepted.
 
     Example:
-        >>> print(deepseek.explain("pipeline.yaml"))            # doctest: +SKIP
+        >>> print(deepseek.explain("pipeline.yaml"))
+        model      ...model.onnx (...)
+        device     cpu: ...
+        load       onnx file -> onnx  [deepseek-onnxruntime ...]
+        ...
     """
     config, registry = configure(configuration, overrides, plugins)
     probed = [answer.value for answer in registry.ask("probe", config=config)]

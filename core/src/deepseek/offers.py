@@ -98,7 +98,7 @@ class Engine(Record):
             in, whatever the settings; omitted: `open` does as well.
 
     Example:
-        >>> Engine("acme", frozenset({"acme"}), lambda model: AcmeExecutor(model)).weight_copies      # doctest: +SKIP
+        >>> Engine("acme", frozenset({"acme"}), lambda model: AcmeExecutor(model)).weight_copies
         1.0
     """
 
@@ -137,7 +137,7 @@ class Policy(Record):
         facts: what the plan should say of it.
 
     Example:
-        >>> Policy("acme", lambda executors: AcmeScheduler(executors)).facts      # doctest: +SKIP
+        >>> Policy("acme", lambda executors: AcmeScheduler(executors)).facts
         {}
     """
 
@@ -150,7 +150,7 @@ class Coding(Record):
     """An offer to code and decode at the pipeline's edge.
 
     Example:
-        >>> Coding("acme", lambda signature: AcmeCodec(signature)).facts      # doctest: +SKIP
+        >>> Coding("acme", lambda signature: AcmeCodec(signature)).facts
         {}
     """
 

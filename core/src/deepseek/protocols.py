@@ -137,7 +137,8 @@ class Codec(Protocol):
     """Turns what people have (photographs, text, files) into tensors, and tensors into answers.
 
     Example:
-        >>> pipeline.codec.decode(pipeline.run(pipeline.codec.encode("cat.jpg")))      # doctest: +SKIP
+        >>> pipeline.codec.decode(pipeline.run(pipeline.codec.encode("cat.jpg")))[0]["logits"][0]["label"]
+        'tabby'
     """
 
     #: File name endings that `read` understands, lower case, with the dot.
