@@ -67,7 +67,7 @@ def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plug
     config, registry = configure(configuration, overrides, plugins)
     probed = [answer.value for answer in registry.ask("probe", config=config)]
     found = devices.merge([devices.cpu(), *probed])
-    device = devices.choose(config.kernel.device, found, config.document.where(("device",)))
+    device = devices.choose(config.kernel.device, found, config.where("device"))
     source = _source(config)
     question = {"source": source, "device": device, "config": config}
 
@@ -183,7 +183,7 @@ def _fits(plan: Plan) -> None:
 
 
 def _source(config: Config) -> Source:
-    model, where = config.model, config.document.where(("model", "source"))
+    model, where = config.model, config.where("model.source")
     path = model.source
     if not _exists(path):
         raise ModelNotFoundError(f"there is no model at {path}", where=where, hint=_neighbours(path.parent))

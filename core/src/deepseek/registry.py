@@ -128,7 +128,7 @@ class Registry:
         for impl in reversed(getattr(self._pm.hook, hook).get_hookimpls()):
             name = impl.plugin_name
             try:
-                with self.blamed(name, f"in its hook `{hook}`"):
+                with self.blamed(name, f"in its hook `{hook}`", reading=hook == "load"):
                     value = impl.function(*(arguments[argument] for argument in impl.argnames))
                 values = value if hook in SEVERAL and isinstance(value, list) else [] if value is None else [value]
                 for one in values:

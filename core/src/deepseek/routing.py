@@ -22,11 +22,11 @@ def wanted_engines(config: Config, engines: list[Answer], offers: list[Answer]) 
     declined = [answer for answer in offers if isinstance(answer.value, Decline)]
     for answer in declined:
         if answer.plugin == name:
-            raise _declined(f"the engine `{name}` can't be used", [answer], config.document.where(("engine",)))
+            raise _declined(f"the engine `{name}` can't be used", [answer], config.where("engine"))
     if name:
         names = ", ".join(sorted(answer.value.name for answer in engines)) or "none"
         hint = f"engines here: {names}; others come with their plugin (pip install deepseek-{name})"
-        raise PlanError(f"there is no engine `{name}`", where=config.document.where(("engine",)), hint=hint)
+        raise PlanError(f"there is no engine `{name}`", where=config.where("engine"), hint=hint)
     raise _declined("no engine is ready", declined, config.document.name)
 
 
@@ -43,7 +43,7 @@ def choose_loader(config: Config, loads: list[Answer], engines: list[Answer], ro
     if not loaders:
         declined = [answer for answer in loads if isinstance(answer.value, Decline)]
         what = f"no plugin loads {source.path.name}"
-        raise _declined(what, declined, config.document.where(("model", "source")))
+        raise _declined(what, declined, config.where("model.source"))
     accepted = frozenset[str]().union(*(answer.value.accepts for answer in engines))
     for answer in loaders:
         if answer.value.format in accepted:
@@ -114,7 +114,7 @@ def _bridge(router: Router, here: str, goals: frozenset[str], who: str, config: 
         known = ", ".join(f"{'/'.join(sorted(c.value.accepts))} to {c.value.yields}" for c in router.conversions)
         what = f"{who} takes {' or '.join(sorted(goals))}, the model is in the format {here}"
         if router.declined:
-            raise _declined(what, router.declined, config.document.where(("engine",)))
+            raise _declined(what, router.declined, config.where("engine"))
         hint = f"conversions here: {known or 'none'}; choose another engine or install a plugin that converts"
-        raise PlanError(what, where=config.document.where(("engine",)), hint=hint)
+        raise PlanError(what, where=config.where("engine"), hint=hint)
     return chain

@@ -83,6 +83,12 @@ def test_weights_are_where_the_pipeline_runs(tmp_path: Path, device: str, place:
         assert places(pipeline) == {place}
 
 
+def test_tensors_of_tensorflow_s_own_on_the_card(tmp_path: Path) -> None:
+    with deepseek.build(config(tmp_path)) as pipeline, tf.device("/GPU:0"):
+        x = tf.constant(np.random.default_rng(0).standard_normal((5, 4)).astype("float32"))
+        np.testing.assert_allclose(pipeline.run(x=x)["y"], pipeline.run(x=x.numpy())["y"])
+
+
 def test_the_plan_knows_the_card(tmp_path: Path) -> None:
     plan = deepseek.explain(config(tmp_path)).to_dict()
     assert plan["device"]["name"] == "cuda:0"

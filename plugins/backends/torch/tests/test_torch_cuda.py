@@ -62,6 +62,16 @@ def test_equals_the_cpu(tmp_path: Path, dtype: str | None, tolerance: float) -> 
         assert cuda.run(x=torch.from_numpy(x).cuda())["y"].dtype == np.float32
 
 
+def test_the_host_waits_for_what_comes_from_the_card(tmp_path: Path) -> None:
+    ready = torch.randn(1000, 4, device="cuda")
+    with deepseek.build({**config(tmp_path), "device": "cpu"}) as pipeline:
+        wanted = pipeline.run(x=ready.cpu())["y"]
+        late = torch.zeros(1000, 4, device="cuda")
+        torch.cuda._sleep(1 << 28)
+        late.copy_(ready)
+        np.testing.assert_array_equal(pipeline.run(x=late)["y"], wanted)
+
+
 def test_the_plan_knows_the_card(tmp_path: Path) -> None:
     plan = deepseek.explain(config(tmp_path)).to_dict()
     assert plan["device"]["name"] == "cuda:0"
