@@ -7,22 +7,24 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from deepseek.errors import ClosedError, DeadlineError, QueueFullError
 from deepseek.fifo import Fifo
-from deepseek.plugin import NO_OPTIONS, Options, Request, Share, Signature, Tensors, TensorSpec
+from deepseek.plugin import NO_OPTIONS, Options, Request, Share, Tensors
 from deepseek.testing import EchoExecutor, FutureSink
 
 
 def ask(fifo: Fifo, value: Any, options: Options = NO_OPTIONS) -> FutureSink:
     sink = FutureSink()
-    fifo.submit(Request({"x": value}, options, sink))
+    fifo.submit(Request({"x": value}, Share(options, 1), sink))
     return sink
+
+
+ONE = Share(NO_OPTIONS, 1)
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -56,7 +58,7 @@ def test_requests_run_in_the_order_in_which_they_came() -> None:
 def test_run_stays_on_the_callers_thread() -> None:
     threads = []
     fifo = Fifo(EchoExecutor(work=lambda inputs: threads.append(threading.current_thread())))
-    assert fifo.run({"x": 1}, NO_OPTIONS) == {"x": 1}
+    assert fifo.run({"x": 1}, ONE) == {"x": 1}
     assert threads == [threading.current_thread()]
     assert fifo._worker is None
     fifo.close()
@@ -65,7 +67,7 @@ def test_run_stays_on_the_callers_thread() -> None:
 def test_calls_do_not_overlap_more_than_the_executor_allows() -> None:
     executor = EchoExecutor(concurrency=1)
     fifo = Fifo(executor)
-    callers = [threading.Thread(target=lambda: [fifo.run({"x": 1}, NO_OPTIONS) for _ in range(200)]) for _ in range(4)]
+    callers = [threading.Thread(target=lambda: [fifo.run({"x": 1}, ONE) for _ in range(200)]) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
@@ -105,7 +107,7 @@ def test_nothing_expired_is_executed() -> None:
     fifo = Fifo(executor)
     late = Options(deadline=time.monotonic() - 1)
     with pytest.raises(DeadlineError):
-        fifo.run({"x": 1}, late)
+        fifo.run({"x": 1}, Share(late, 1))
     with pytest.raises(DeadlineError):
         ask(fifo, 1, late).future.result(10)
     assert executor.calls == 0
@@ -144,7 +146,7 @@ def test_close_waits_for_what_runs_on_callers_threads() -> None:
     gate = Gate()
     fifo = Fifo(EchoExecutor(work=gate))
     ended = []
-    caller = threading.Thread(target=lambda: ended.append(fifo.run({"x": 1}, NO_OPTIONS)))
+    caller = threading.Thread(target=lambda: ended.append(fifo.run({"x": 1}, ONE)))
     caller.start()
     assert gate.arrived.wait(10)
     closer = threading.Thread(target=lambda: (fifo.close(), ended.append("closed")))
@@ -195,27 +197,11 @@ def test_a_failed_request_is_not_kept_by_its_own_error() -> None:
         gc.enable()
 
 
-def test_the_executor_knows_whose_rows_they_are() -> None:
-    seen: list[Sequence[Share]] = []
-
-    class Noting(EchoExecutor):
-        def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
-            seen.append(shares)
-            return super().run(inputs, shares)
-
-    specs = (TensorSpec("scale", "float32", (1,)), TensorSpec("x", "float32", (-1, 2)))
-    fifo = Fifo(Noting(Signature(specs, specs)))
-    acme = Options(tenant="acme")
-    fifo.run({"scale": np.ones(1, "float32"), "x": np.zeros((3, 2), "float32")}, acme)
-    assert seen == [(Share(acme, 3),)]
-    fifo.close()
-
-
 def test_a_limit_of_two_lets_two_in() -> None:
     started = threading.Barrier(3)
     executor = EchoExecutor(concurrency=2, work=lambda inputs: started.wait(10))
     fifo = Fifo(executor)
-    callers = [threading.Thread(target=lambda: fifo.run({"x": 1}, NO_OPTIONS)) for _ in range(2)]
+    callers = [threading.Thread(target=lambda: fifo.run({"x": 1}, ONE)) for _ in range(2)]
     for caller in callers:
         caller.start()
     started.wait(10)

@@ -117,9 +117,9 @@ def test_a_scheduler_of_a_plugin_sees_errors_of_ours_only(plug: Plug) -> None:
         def __init__(self, executors: Any) -> None:
             [self._executor] = executors
 
-        def run(self, inputs: Tensors, options: deepseek.Options) -> Any:
+        def run(self, inputs: Tensors, share: Share) -> Any:
             try:
-                return self._executor.run(inputs, [Share(options, 1)])
+                return self._executor.run(inputs, [share])
             except Exception as exc:
                 seen.append(exc)
                 raise

@@ -107,8 +107,8 @@ def test_the_order_of_a_build(model: str, plug: Plug) -> None:
             log.append("make scheduler")
             self._execute, self.submit = executors[0].run, None
 
-        def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
-            return self._execute(inputs, [Share(options, 3)])
+        def run(self, inputs: Tensors, share: Share) -> dict[str, Any]:
+            return self._execute(inputs, [share])
 
         def close(self) -> None:
             log.append("close scheduler")

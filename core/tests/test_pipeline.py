@@ -14,7 +14,7 @@ import pytest
 import deepseek
 from deepseek.checks import dtype_name, input_check, stated_signature
 from deepseek.errors import ClosedError, ConfigError, DeadlineError, ExecutionError, InputError, PlanError
-from deepseek.plugin import Batch, Engine, Options, Policy, Request, Signature, TensorSpec, hookimpl
+from deepseek.plugin import Batch, Engine, Options, Policy, Request, Share, Signature, TensorSpec, hookimpl
 from deepseek.testing import EchoExecutor, fakes
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -134,6 +134,29 @@ def held(log: list[str]) -> tuple[deepseek.Pipeline, Held]:
     return deepseek.build(config, plugins=[fakes, Plugin]), made[0]  # type: ignore[list-item]
 
 
+def test_the_executor_knows_whose_rows_they_are() -> None:
+    seen: list[Any] = []
+
+    class Noting(EchoExecutor):
+        def run(self, inputs: Any, shares: Any) -> dict[str, Any]:
+            seen.append(shares)
+            return super().run(inputs, shares)
+
+    class Plugin:
+        @staticmethod
+        @hookimpl(tryfirst=True)
+        def execute() -> Engine:
+            return Engine("noting", frozenset({"fake"}), lambda model: Noting(model.signature))
+
+    tensors = {"scale": {"dtype": "float32", "shape": [1]}, "x": {"dtype": "float32", "shape": [-1, 2]}}
+    config, acme = {"model": fakes.model_file(tensors), "engine": "noting"}, Options(tenant="acme")
+    with deepseek.build(config, plugins=[fakes, Plugin]) as built:  # type: ignore[list-item]
+        inputs = {"scale": np.ones(1, "float32"), "x": np.zeros((3, 2), "float32")}
+        built.run(inputs, acme)
+        built.submit(inputs, acme).result(10)
+    assert seen == [(Share(acme, 3),), (Share(acme, 3),)]
+
+
 def test_closing_from_many_threads_waits_for_what_runs() -> None:
     log: list[str] = []
     pipeline, executor = held(log)
@@ -183,7 +206,7 @@ class Counting:
         threading.Thread(target=self._answer, args=(request,)).start()
 
     def _answer(self, request: Request) -> None:
-        wanted = int(request.options.parameters["count"])  # type: ignore[call-overload]
+        wanted = int(request.share.options.parameters["count"])  # type: ignore[call-overload]
         if wanted < 0:
             request.sink.fail(ValueError("negative"))
         elif request.sink.start():
@@ -192,7 +215,7 @@ class Counting:
                 if not request.sink.put({"number": number}, last=number == wanted - 1):
                     return
 
-    def run(self, inputs: Any, options: Options) -> dict[str, Any]:
+    def run(self, inputs: Any, share: Any) -> dict[str, Any]:
         return {}
 
     def close(self) -> None: ...

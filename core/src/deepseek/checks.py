@@ -10,26 +10,73 @@ from deepseek.errors import ConfigError, InputError
 from deepseek.types import ANY, Signature, Tensors, TensorSpec
 
 
-def input_check(signature: Signature) -> Callable[[Tensors], None]:
-    """A function that raises InputError unless tensors fit the signature; resolved once, run per request.
+def input_check(signature: Signature) -> Callable[[Tensors], int]:
+    """A function that tells how many rows tensors have, and raises InputError unless they fit the signature.
 
-    Dtypes and shapes that the model does not state are not checked; the inputs that have a batch dimension must
-    agree in it.
+    Resolved once, run per request: one function without calls, because after a model has run, its code and data are in
+    no cache any more, and each further function costs microseconds.
+
+    Rows are the size of the batch dimension, in which all inputs that have one must agree; 1 where the model has none.
+    Dtypes and shapes that the model does not state are not checked.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     needed = frozenset(spec.name for spec in signature.inputs if not spec.optional)
-    checks = {name: _tensor_check(spec) for name, spec in specs.items()}
-    batches = _batched_names(signature)
+    plans = {name: _Plan(spec) for name, spec in specs.items()}
 
-    def check(tensors: Tensors) -> None:
+    def check(tensors: Tensors) -> int:
         if tensors.keys() != needed:
             _check_names(tensors, specs, needed)
+        rows = None
         for name, tensor in tensors.items():
-            checks[name](tensor)
-        if len(batches) > 1:
-            _check_rows({name: tensors[name] for name in batches if name in tensors})
+            plan = plans[name]
+            if type(tensor) is not plan.kind or tensor.dtype is not plan.dtype:
+                plan.admit(tensor)
+            shape = tensor.shape
+            if plan.rank is not None and len(shape) != plan.rank:
+                raise _misfit(plan.spec, tensor)
+            for axis, size in plan.sizes:
+                if shape[axis] != size:
+                    raise _misfit(plan.spec, tensor)
+            if plan.batched:
+                if rows is not None and shape[0] != rows:
+                    raise _uneven(tensors, plans)
+                rows = shape[0]
+        return 1 if rows is None else rows
 
-    return check if specs else lambda tensors: None
+    return check if specs else lambda tensors: 1
+
+
+class _Plan:
+    """What is to be checked of one input.
+
+    Attributes:
+        spec: the input as the model states it.
+        kind: the type of the last array that was found good,
+        dtype: and its dtype: the next is likely to have the same.
+        rank: how many dimensions; None: not known.
+        sizes: ``(axis, size)`` of those that do not vary.
+        batched: dimension 0 is the batch.
+    """
+
+    __slots__ = ("batched", "dtype", "kind", "rank", "sizes", "spec")
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec = spec
+        self.kind: type | None = None
+        self.dtype: Any = None
+        self.rank = None if spec.shape is None else len(spec.shape)
+        self.sizes = tuple((axis, size) for axis, size in enumerate(spec.shape or ()) if size != ANY)
+        self.batched = bool(spec.shape) and spec.shape is not None and spec.shape[0] == ANY
+
+    def admit(self, tensor: Any) -> None:
+        """An array of another type or dtype than the last. Raises InputError."""
+        # Sparse tensors have a shape and a dtype too, but nothing that another library could take over.
+        dense = hasattr(tensor, "__dlpack__") or hasattr(tensor, "__array__")
+        if not dense or not hasattr(tensor, "shape") or not hasattr(tensor, "dtype"):
+            raise _not_an_array(self.spec, tensor)
+        if self.spec.dtype and dtype_name(tensor.dtype) != self.spec.dtype:
+            raise _misfit(self.spec, tensor)
+        self.kind, self.dtype = type(tensor), tensor.dtype
 
 
 def stated_signature(own: Signature, declared: Signature) -> Signature:
@@ -75,48 +122,6 @@ def _agree(own: TensorSpec, declared: TensorSpec) -> bool:
     return len(own.shape) == len(declared.shape) and all(a == b or ANY in (a, b) for a, b in sizes)
 
 
-def row_counter(signature: Signature) -> Callable[[Tensors], int]:
-    """A function that tells a request's rows: its size in the batch dimension, 1 where the model has none."""
-    names = _batched_names(signature)
-
-    def count(tensors: Tensors) -> int:
-        for name in names:
-            if name in tensors:
-                return int(tensors[name].shape[0])
-        return 1
-
-    return count
-
-
-def _batched_names(signature: Signature) -> list[str]:
-    return [spec.name for spec in signature.inputs if spec.shape and spec.shape[0] == ANY]
-
-
-def _tensor_check(spec: TensorSpec) -> Callable[[Any], None]:
-    """The check of one input: its dtype, its number of dimensions, and the sizes that do not vary."""
-    rank = None if spec.shape is None else len(spec.shape)
-    sizes = [(axis, size) for axis, size in enumerate(spec.shape or ()) if size != ANY]
-    wanted, names, arrays = spec.dtype, dict[Any, str](), set[type]()
-
-    def check(tensor: Any) -> None:
-        if type(tensor) not in arrays:
-            _check_kind(spec, tensor)
-            arrays.add(type(tensor))
-        try:
-            shape, found = tensor.shape, names.get(tensor.dtype)
-        except AttributeError:
-            raise _not_an_array(spec, tensor) from None
-        if found is None:
-            found = names[tensor.dtype] = dtype_name(tensor.dtype)
-        if (wanted and found != wanted) or (rank is not None and len(shape) != rank):
-            _refuse(spec, found, shape)
-        for axis, size in sizes:
-            if shape[axis] != size:
-                _refuse(spec, found, shape)
-
-    return check
-
-
 def dtype_name(dtype: Any) -> str:
     """NumPy's name for the dtype of any array library: ``torch.float32`` is ``float32``; text is ``str``."""
     # "float32", "torch.float32", "<dtype: 'float32'>", "<U3": the last word tells.
@@ -135,24 +140,16 @@ def _check_names(tensors: Tensors, specs: Mapping[str, TensorSpec], needed: froz
             raise InputError(f"the input `{name}` is missing", hint=f"the model's inputs are: {wanted}")
 
 
-def _check_kind(spec: TensorSpec, value: Any) -> None:
-    """Sparse tensors have a shape and a dtype too, but nothing that another library could take over."""
-    if not hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-        raise _not_an_array(spec, value)
-
-
 def _not_an_array(spec: TensorSpec, value: object) -> InputError:
     hint = f"pass an array ({spec}), for example numpy.asarray(...), or use predict() for files and photographs"
     return InputError(f"the input `{spec.name}` is a {type(value).__name__}, not a dense array", hint=hint)
 
 
-def _refuse(spec: TensorSpec, dtype: str, shape: Any) -> None:
-    got = f"{dtype}[{', '.join(map(str, shape))}]"
-    raise InputError(f"the input `{spec.name}` is {got}; the model takes {spec} (* is any size)")
+def _misfit(spec: TensorSpec, tensor: Any) -> InputError:
+    got = f"{dtype_name(tensor.dtype)}[{', '.join(map(str, tensor.shape))}]"
+    return InputError(f"the input `{spec.name}` is {got}; the model takes {spec} (* is any size)")
 
 
-def _check_rows(tensors: Tensors) -> None:
-    rows = {name: tensor.shape[0] for name, tensor in tensors.items()}
-    if len(set(rows.values())) > 1:
-        sizes = ", ".join(f"{name} has {count}" for name, count in rows.items())
-        raise InputError(f"the inputs differ in batch size: {sizes}")
+def _uneven(tensors: Tensors, plans: Mapping[str, _Plan]) -> InputError:
+    sizes = ", ".join(f"{name} has {tensor.shape[0]}" for name, tensor in tensors.items() if plans[name].batched)
+    return InputError(f"the inputs differ in batch size: {sizes}")

@@ -11,14 +11,13 @@ from typing import Annotated, Any
 import pluggy
 from msgspec import Meta
 
-from deepseek.checks import row_counter
 from deepseek.config import Config
 from deepseek.errors import ClosedError, QueueFullError
 from deepseek.gate import Gate
 from deepseek.offers import Policy
 from deepseek.protocols import Executor, Request, Scheduler
 from deepseek.settings import Settings
-from deepseek.types import Options, Share, Tensors
+from deepseek.types import Share, Tensors
 
 hookimpl = pluggy.HookimplMarker("deepseek")
 
@@ -40,14 +39,13 @@ class Fifo:
     Example:
         >>> from deepseek.testing import EchoExecutor
         >>> fifo = Fifo(EchoExecutor())
-        >>> fifo.run({"x": 1}, Options())
+        >>> fifo.run({"x": 1}, Share(NO_OPTIONS, 1))
         {'x': 1}
         >>> fifo.close()
     """
 
     def __init__(self, executor: Executor, max_queue: int = 1024) -> None:
         self._execute = executor.run
-        self._rows = row_counter(executor.signature)
         self._max_queue = max_queue
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         self._gate = Gate(executor.concurrency)
@@ -55,11 +53,11 @@ class Fifo:
         self._worker: threading.Thread | None = None
         self._closed = False
 
-    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+    def run(self, inputs: Tensors, share: Share) -> dict[str, Any]:
         """Answer on the caller's thread. Raises DeadlineError, ClosedError and what the executor raises."""
-        self._gate.enter(options.deadline)
+        self._gate.enter(share.options.deadline)
         try:
-            return self._execute(inputs, (Share(options, self._rows(inputs)),))
+            return self._execute(inputs, (share,))
         finally:
             self._gate.leave()
 
@@ -100,7 +98,7 @@ class Fifo:
 
     def _answer(self, request: Request) -> None:
         try:
-            request.sink.put(self.run(request.inputs, request.options), last=True)
+            request.sink.put(self.run(request.inputs, request.share), last=True)
         # Whatever goes wrong belongs to this request, and must not end the thread that others wait for.
         except BaseException as exc:
             with suppress(Exception):

@@ -32,7 +32,7 @@ class Gate:
         self._inside: set[int] = set()
         self._waiting: deque[_Ticket] = deque()
         self._open = True
-        # On the road of every request: the bare lock, whose `with` is C; the condition's is Python.
+        # On the road of requests: the bare lock, whose `with` is C; the condition's is Python.
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
 
@@ -49,10 +49,17 @@ class Gate:
         if deadline is not None and time.monotonic() > deadline:
             raise _late()
         me = get_ident()
+        if not self._limit:
+            # In this order, and `close` in the other: one of the two sees the other, without a lock.
+            self._inside.add(me)
+            if not self._open:
+                self.leave()
+                raise _closed()
+            return
         with self._lock:
             if not self._open:
                 raise _closed()
-            if not self._limit or me in self._inside or (len(self._inside) < self._limit and not self._waiting):
+            if me in self._inside or (len(self._inside) < self._limit and not self._waiting):
                 self._inside.add(me)
                 return
             ticket = _Ticket(me)
@@ -61,6 +68,10 @@ class Gate:
 
     def leave(self) -> None:
         """Go out, and let the next one in."""
+        if not self._limit and self._open:
+            self._inside.discard(get_ident())
+            if self._open:
+                return
         with self._lock:
             self._inside.discard(get_ident())
             if self._waiting and len(self._inside) < self._limit:

@@ -32,12 +32,17 @@ class GuardedExecutor:
         self.signature = executor.signature
         self.concurrency = executor.concurrency
         self.close = guarded(executor.close, HookError, who, "while its executor closed")
-        self._run = guarded(executor.run, ExecutionError, who, "while it executed")
         self._executor = executor
+        self._run = executor.run
         self._who = who
 
     def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
-        answer = self._run(inputs, shares)
+        try:
+            answer = self._run(inputs, shares)
+        except DeepSeekError:
+            raise
+        except (Exception, SystemExit) as exc:
+            raise _blame(exc, ExecutionError, self._who, "while it executed") from exc
         if type(answer) is not dict:
             what = f"{self._who} answered with a {type(answer).__name__} instead of a dict of named arrays"
             raise ExecutionError(what, hint=REPORT)
@@ -92,10 +97,14 @@ def guarded(call: Callable[P, T], kind: type[DeepSeekError], who: str, doing: st
             return call(*args, **kwargs)
         except DeepSeekError:
             raise
-        except MemoryError as exc:
-            raise OutOfMemoryError(f"{who} ran out of memory {doing}", hint="send a smaller batch") from exc
-        # A plugin's sys.exit() is no way to end the program; interrupts are not the plugin's.
         except (Exception, SystemExit) as exc:
-            raise kind(f"{who} raised {doing}: {type(exc).__name__}: {exc}", hint=REPORT) from exc
+            raise _blame(exc, kind, who, doing) from exc
 
     return guard
+
+
+def _blame(exc: BaseException, kind: type[DeepSeekError], who: str, doing: str) -> DeepSeekError:
+    """The error that a foreign exception becomes. A plugin's sys.exit() is one, for it is no way to end the program."""
+    if isinstance(exc, MemoryError):
+        return OutOfMemoryError(f"{who} ran out of memory {doing}", hint="send a smaller batch")
+    return kind(f"{who} raised {doing}: {type(exc).__name__}: {exc}", hint=REPORT)

@@ -13,6 +13,7 @@ from typing import Any
 from deepseek import devices, reader, verify
 from deepseek.config import Config, first_look, settle
 from deepseek.errors import ModelNotFoundError, OutOfMemoryError
+from deepseek.fifo import Fifo
 from deepseek.guarded import GuardedCodec, GuardedExecutor, GuardedScheduler
 from deepseek.observed import Observed
 from deepseek.offers import Decline, Engine, Stage, Wrapper
@@ -153,7 +154,8 @@ def _scheduler(plan: Plan, executor: Executor, bench: Workbench) -> Scheduler:
     policy = plan.policy
     made = bench.do(f"make {policy.name}", policy.plugin, partial(policy.record.make, (runner,)))
     bench.keep(policy.plugin, made)
-    return bench.guard(GuardedScheduler, policy.plugin, made)
+    # The kernel's own needs no guard.
+    return made if isinstance(made, Fifo) else bench.guard(GuardedScheduler, policy.plugin, made)
 
 
 def _codec(plan: Plan, executor: Executor, bench: Workbench) -> Codec | None:

@@ -13,7 +13,7 @@ from deepseek.checks import input_check
 from deepseek.errors import ClosedError, InputError, PlanError
 from deepseek.protocols import Codec, Executor, Request, Scheduler, Sink
 from deepseek.sinks import FutureSink, StreamSink
-from deepseek.types import NO_OPTIONS, Options, Record, Tensors
+from deepseek.types import NO_OPTIONS, Options, Record, Share, Tensors
 
 if TYPE_CHECKING:
     from deepseek.plan import Plan
@@ -93,8 +93,7 @@ class Pipeline:
             (1, 3)
         """
         given = tensors if inputs is None else _either(inputs, tensors)
-        self._check(given)
-        return self._run(given, options)
+        return self._run(given, Share(options, self._check(given)))
 
     def submit(
         self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any
@@ -142,8 +141,7 @@ class Pipeline:
             >>> sink.future.result()["logits"].shape
             (1, 3)
         """
-        self._check(inputs)
-        self._scheduler.submit(Request(inputs, options, sink))
+        self._scheduler.submit(Request(inputs, Share(options, self._check(inputs)), sink))
 
     async def arun(
         self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any
@@ -231,5 +229,5 @@ def _either(inputs: Tensors, tensors: Mapping[str, Any]) -> Tensors:
     return inputs
 
 
-def _refuse(inputs: Tensors, options: Options) -> dict[str, Any]:
+def _refuse(inputs: Tensors, share: Share) -> dict[str, Any]:
     raise ClosedError("the pipeline is closed")

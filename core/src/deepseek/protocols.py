@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from deepseek.types import Batch, Options, Record, Share, Signature, Tensors
+from deepseek.types import Batch, Record, Share, Signature, Tensors
 
 
 class Executor(Protocol):
@@ -97,14 +97,19 @@ class Sink(Protocol):
 class Request(Record):
     """One question on its way through a scheduler.
 
+    Attributes:
+        inputs: its tensors, which fit the model's signature.
+        share: what it asks for beside them, and how many rows it has: its part of the batch that it will be in.
+        sink: where the answer goes.
+
     Example:
         >>> from deepseek.testing import FutureSink
-        >>> Request({"x": 1}, NO_OPTIONS, FutureSink()).inputs
+        >>> Request({"x": 1}, Share(NO_OPTIONS, 1), FutureSink()).inputs
         {'x': 1}
     """
 
     inputs: Tensors
-    options: Options
+    share: Share
     sink: Sink
 
 
@@ -114,11 +119,11 @@ class Scheduler(Protocol):
     Example:
         >>> from deepseek.fifo import Fifo
         >>> from deepseek.testing import EchoExecutor
-        >>> Fifo(EchoExecutor()).run({"x": 1}, NO_OPTIONS)
+        >>> Fifo(EchoExecutor()).run({"x": 1}, Share(NO_OPTIONS, 1))
         {'x': 1}
     """
 
-    def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+    def run(self, inputs: Tensors, share: Share) -> dict[str, Any]:
         """Answer on the caller's thread; where the policy allows, without a thread hop."""
 
     def submit(self, request: Request) -> None:

@@ -65,6 +65,7 @@ def config(path: str, **settings: Any) -> dict[str, Any]:
 
 class TestContractOnCuda(PluginContract):
     plugin = "onnxruntime"
+    bad_settings = (({"onnxruntime": {"io_binding": "sometimes"}}, "onnxruntime.io_binding"),)
     leak_bytes = 16 << 20
     # Convolutions and products are computed in TF32 on the card.
     tolerance = 2e-3

@@ -64,6 +64,7 @@ def config(folder: Path, device: str = "cuda:0", **settings: Any) -> dict[str, A
 
 class TestContractOnCuda(PluginContract):
     plugin = "tensorflow"
+    bad_settings = (({"tensorflow": {"memory_growth": "a little"}}, "tensorflow.memory_growth"),)
     leak_bytes = 16 << 20
 
     def configuration(self, folder: Path) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def config(folder: Path, **settings: Any) -> dict[str, Any]:
 
 class TestContractOnCuda(PluginContract):
     plugin = "torch"
+    bad_settings = (({"torch": {"dtype": "float7"}}, "torch.dtype"),)
     leak_bytes = 16 << 20
 
     def configuration(self, folder: Path) -> dict[str, Any]:

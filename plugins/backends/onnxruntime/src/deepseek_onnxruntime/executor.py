@@ -42,13 +42,16 @@ class OnnxRuntimeExecutor:
         self.signature = stated_signature(Signature(inputs, outputs), model.signature)
         self._names = [spec.name for spec in self.signature.outputs]
         # Binding costs 100 us, and for what comes from the host and goes back to it gains nothing.
-        ways = {True: self._run_bound, False: self._run_plain, None: self._run_where_it_lies}
-        self._call = ways[False if device.kind == "cpu" and settings.io_binding is None else settings.io_binding]
+        self._bind = settings.io_binding
+        self._on_card = device.kind != "cpu"
 
     def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
         """Compute; see `deepseek.plugin.Executor.run`."""
         try:
-            return dict(zip(self._names, self._call(inputs), strict=True))
+            for value in inputs.values():
+                if type(value) is not np.ndarray or self._bind:
+                    return dict(zip(self._names, self._run_other(inputs), strict=True))
+            return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
         except InputError:
             raise
         # ONNX Runtime's exceptions have no common base below Exception.
@@ -59,15 +62,11 @@ class OnnxRuntimeExecutor:
         """Let the session go; its memory is freed when the last call under way ends."""
         self._session = None
 
-    def _run_plain(self, inputs: Tensors) -> Any:
-        for value in inputs.values():
-            if type(value) is not np.ndarray:
-                inputs = {name: as_numpy(value) for name, value in inputs.items()}
-                break
-        return self._session.run(self._names, inputs)
-
-    def _run_where_it_lies(self, inputs: Tensors) -> Any:
-        return self._run_plain(inputs) if all(map(_on_host, inputs.values())) else self._run_bound(inputs)
+    def _run_other(self, inputs: Tensors) -> Any:
+        """Arrays of other libraries: bound where one of them is on the card, as NumPy arrays otherwise."""
+        if self._bind or (self._bind is None and self._on_card and not all(map(_on_host, inputs.values()))):
+            return self._run_bound(inputs)
+        return self._session.run(self._names, {name: as_numpy(value) for name, value in inputs.items()})
 
     def _run_bound(self, inputs: Tensors) -> Any:
         session = self._session
