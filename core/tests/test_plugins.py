@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deepseek.errors import ConfigError, DeepSeekError, HookError, OutOfMemoryError, PluginError
-from deepseek.plugins import Plugin, discover, select
+from deepseek.plugins import Plugin, discover, from_module, select
 from deepseek.registry import Registry
 from deepseek.settings import PluginSettings
 
@@ -30,7 +30,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         keywords = f"Keywords: x,deepseek-plugin-api-{api}\n" if api else ""
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n{keywords}")
         (info / "entry_points.txt").write_text(f"[deepseek]\n{name} = acme_{name}\n")
-        (tmp_path / f"acme_{name}.py").write_text(HEAD + code)
+        (tmp_path / f"acme_{name}.py").write_text(HEAD + (code or "@hookimpl\ndef probe(): ...\n"))
 
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr("deepseek.plugins.distributions", lambda: distributions(path=[str(tmp_path)]))
@@ -145,8 +145,66 @@ def test_a_plugin_that_exits_does_not_end_the_program(make: Make) -> None:
 def test_two_plugins_of_one_name_are_both_named(make: Make) -> None:
     make("one")
     make("one", dist="other-one", version="3")
-    with pytest.raises(PluginError, match="two plugins are named `one`: .*acme-one 1.0.*"):
-        discover()
+    says = "two plugins are named `one`: acme-one 1.0 and other-one 3\n  fix: uninstall one: pip uninstall acme-one or"
+    assert says in refused()
+    assert [plugin.state for plugin in registry(optional=["one"]).plugins] == ["broken", "broken"]
+    assert [plugin.state for plugin in registry(disable=["one"]).plugins] == ["blocked", "blocked"]
+
+
+def test_of_two_plugins_of_one_name_ours_is_not_the_one_to_uninstall(make: Make) -> None:
+    make("torch", dist="deepseek-torch")
+    make("torch", dist="strange-torch")
+    assert refused().endswith("fix: uninstall one: pip uninstall strange-torch")
+
+
+@pytest.mark.parametrize("line", ["acme = !!bad", "acme =", "acme = module:attribute"])
+def test_entry_points_that_can_not_be_read_are_named_and_take_nobody_along(
+    make: Make, tmp_path: Path, line: str
+) -> None:
+    make("bad")
+    make("good")
+    (tmp_path / "acme_bad-1.0.dist-info/entry_points.txt").write_text(f"[deepseek]\n{line}\n")
+    assert "the entry points of acme-bad 1.0 can't be read" in refused()
+    assert states(registry(optional=["acme-bad"])) == {"acme-bad": "broken", "good": "active"}
+    assert states(registry(disable=["acme-bad"])) == {"acme-bad": "blocked", "good": "active"}
+
+
+def test_what_is_no_exception_is_caught_too(make: Make) -> None:
+    make("bad", "class Panic(BaseException): pass\nraise Panic('rust')\n")
+    assert "acme-bad 1.0 (plugin `bad`) can't be imported: Panic: rust" in refused()
+    make("worse", "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        registry(disable=["bad"])
+
+
+def test_a_plugin_without_hooks_is_refused(make: Make) -> None:
+    make("empty", "probe = lambda config: []\n")
+    assert "acme-empty 1.0 implements no hook\n  fix: mark functions" in refused()
+    with pytest.raises(PluginError, match=r"plugins=\[...\] takes modules with hooks, not the text `'acme'`"):
+        from_module("acme")  # type: ignore[arg-type]
+
+
+def test_the_kernel_s_own_name_is_taken(make: Make) -> None:
+    make("fifo")
+    assert "the plugin `fifo` has the name of the kernel's own scheduler" in refused()
+    assert states(registry(disable=["fifo"])) == {"fifo": "blocked"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("Engine('e', None, print)", "TypeError: Engine.accepts is None"),
+        ("Engine('e', 'fake', print)", "TypeError: Engine.accepts is 'fake'"),
+        ("Engine('e', frozenset({1}), print)", r"TypeError: Engine.accepts is frozenset\(\{1\}\)"),
+        ("Engine('e', frozenset(), None)", "TypeError: Engine.open is None"),
+        ("Engine('e', frozenset(), print, library_bytes='1')", "TypeError: Engine.library_bytes is '1'"),
+        ("Wrapper(None, print)", "TypeError: Wrapper.name is None"),
+    ],
+)
+def test_a_record_with_a_field_of_the_wrong_type_is_blamed_at_once(make: Make, answer: str, says: str) -> None:
+    make("bad", f"@hookimpl\ndef execute(): return {answer}\n")
+    with pytest.raises(HookError, match=f"acme-bad 1.0 raised in its hook `execute`: {says}"):
+        registry().ask("execute")
 
 
 def test_a_plugin_that_raises_in_a_hook_is_blamed(make: Make) -> None:
@@ -182,14 +240,14 @@ def test_an_optional_plugin_s_own_refusal_still_counts(make: Make) -> None:
 @pytest.mark.parametrize(
     ("hook", "answer", "says"),
     [
-        ("load", "[Loader('l', 'f', None)]", "with a list\n  fix: it takes Loader or Decline; None is no answer"),
-        ("execute", "[Engine('e', frozenset(), None)]", "with a list\n  fix: it takes Engine or Wrapper or Decline"),
+        ("load", "[Loader('l', 'f', print)]", "with a list\n  fix: it takes Loader or Decline; None is no answer"),
+        ("execute", "[Engine('e', frozenset(), print)]", "with a list\n  fix: it takes Engine or Wrapper or Decline"),
         ("probe", "[Device('a', '', 0, 0), 1]", "with a int\n  fix: it takes Device, or a list of them"),
         ("sections", "[1]", "with a list\n  fix: it takes dict"),
         ("observe", "1", r"with a int\n  fix: it takes an object with the methods batch\(batch\) and close\(\)"),
         (
             "optimize",
-            "Pass('p', Stage.CONVERT, frozenset({'a'}), None)",
+            "Pass('p', Stage.CONVERT, frozenset({'a'}), print)",
             "the pass `p`, which converts to nothing\n  fix: it takes the format that it `yields`",
         ),
     ],

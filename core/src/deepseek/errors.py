@@ -57,6 +57,14 @@ class DeepSeekError(Exception):
         return f"{head}\n  fix: {self.hint}" if self.hint else head
 
 
+class Interruption(BaseException):
+    """The program is asked to end: as a KeyboardInterrupt nobody's fault, and nobody's to swallow."""
+
+
+#: What passes through every place where a plugin's exceptions are caught.
+NOBODYS_FAULT = (KeyboardInterrupt, GeneratorExit, Interruption)
+
+
 class ConfigError(DeepSeekError):
     """The pipeline's configuration is wrong."""
 

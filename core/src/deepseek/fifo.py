@@ -91,14 +91,14 @@ class Fifo:
 
     def _work(self) -> None:
         while (request := self._queue.get()) is not None:
-            if request.sink.start():
-                self._answer(request)
+            self._answer(request)
             # Or the last request's tensors would live until the next one comes.
             del request
 
     def _answer(self, request: Request) -> None:
         try:
-            request.sink.put(self.run(request.inputs, request.share), last=True)
+            if request.sink.start():
+                request.sink.put(self.run(request.inputs, request.share), last=True)
         # Whatever goes wrong belongs to this request, and must not end the thread that others wait for.
         except BaseException as exc:
             with suppress(Exception):

@@ -29,7 +29,7 @@ def atomic_write(target: Path) -> Iterator[Path]:
         ...     scratch.write_text("{}")
         2
     """
-    if target.exists() and not target.is_file():
+    if exists(target) and not target.is_file():
         with output_errors(target):
             yield target
         return
@@ -42,12 +42,20 @@ def atomic_write(target: Path) -> Iterator[Path]:
     try:
         with output_errors(target):
             yield scratch
-            if final.exists():
+            if exists(final):
                 os.chmod(scratch, stat.S_IMODE(final.stat().st_mode))
             os.replace(scratch, final)
     finally:
         with suppress(FileNotFoundError):
             scratch.unlink()
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything at a path; False also for what can't be a path (a name that is too long)."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def is_full(exc: OSError) -> bool:

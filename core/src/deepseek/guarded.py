@@ -6,13 +6,13 @@ command line has to know one tree of errors only. Without an exception it costs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar
 
-from deepseek.errors import DeepSeekError, ExecutionError, HookError, OutOfMemoryError
+from deepseek.errors import NOBODYS_FAULT, DeepSeekError, ExecutionError, HookError, OutOfMemoryError
 from deepseek.protocols import Codec, Executor, Scheduler
-from deepseek.types import Share, Tensors
+from deepseek.types import Share, Signature, Tensors
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +31,10 @@ class GuardedExecutor:
     def __init__(self, executor: Executor, who: str) -> None:
         self.signature = executor.signature
         self.concurrency = executor.concurrency
+        if not isinstance(self.signature, Signature):
+            raise TypeError(f"its signature is a {type(self.signature).__name__}")
+        if not isinstance(self.concurrency, int) or self.concurrency < 0:
+            raise TypeError(f"its concurrency is {self.concurrency!r}; it must be a number, 0 for any number of calls")
         self.close = guarded(executor.close, HookError, who, "while its executor closed")
         self._executor = executor
         self._run = executor.run
@@ -39,13 +43,12 @@ class GuardedExecutor:
     def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
         try:
             answer = self._run(inputs, shares)
-        except DeepSeekError:
+        except (DeepSeekError, *NOBODYS_FAULT):
             raise
-        except (Exception, SystemExit) as exc:
+        except BaseException as exc:
             raise _blame(exc, ExecutionError, self._who, "while it executed") from exc
         if type(answer) is not dict:
-            what = f"{self._who} answered with a {type(answer).__name__} instead of a dict of named arrays"
-            raise ExecutionError(what, hint=REPORT)
+            raise _odd(answer, ExecutionError, self._who, "a dict of named arrays")
         return answer
 
     def __getattr__(self, name: str) -> Any:
@@ -57,9 +60,16 @@ class GuardedScheduler:
     """A scheduler that raises nothing but DeepSeekErrors; takes the same arguments."""
 
     def __init__(self, scheduler: Scheduler, who: str) -> None:
-        self.run = guarded(scheduler.run, HookError, who, "while it scheduled")
+        self._run = guarded(scheduler.run, HookError, who, "while it scheduled")
         self.submit = guarded(scheduler.submit, HookError, who, "while it scheduled")
         self.close = guarded(scheduler.close, HookError, who, "while its scheduler closed")
+        self._who = who
+
+    def run(self, inputs: Tensors, share: Share) -> dict[str, Any]:
+        answer = self._run(inputs, share)
+        if not isinstance(answer, dict):
+            raise _odd(answer, HookError, self._who, "a dict of named arrays")
+        return answer
 
 
 class GuardedCodec:
@@ -67,19 +77,38 @@ class GuardedCodec:
 
     def __init__(self, codec: Codec, who: str) -> None:
         self.suffixes = codec.suffixes
-        self.encode = guarded(codec.encode, HookError, who, "while it encoded an input")
-        self.decode = guarded(codec.decode, HookError, who, "while it decoded an answer")
+        self._encode = guarded(codec.encode, HookError, who, "while it encoded an input")
+        self._decode = guarded(codec.decode, HookError, who, "while it decoded an answer")
         self._read = guarded(codec.read, HookError, who, "while it read an input")
         self._next = guarded(_next, HookError, who, "while it read an input")
+        self._who = who
 
     def read(self, path: Path | None, stream: BinaryIO | None) -> Iterator[tuple[str, Tensors]]:
         items = self._read(path, stream)
         while (item := self._next(items)) is not None:
+            if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[1], Mapping):
+                raise _odd(item, HookError, self._who, "a label and a mapping of named arrays")
             yield item
+
+    def encode(self, value: object) -> Tensors:
+        answer = self._encode(value)
+        if not isinstance(answer, Mapping):
+            raise _odd(answer, HookError, self._who, "a mapping of named arrays")
+        return answer
+
+    def decode(self, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+        answer = self._decode(outputs)
+        if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
+            raise _odd(answer, HookError, self._who, "a list of dicts")
+        return answer
 
 
 def _next(items: Iterator[Any]) -> Any:
     return next(items, None)
+
+
+def _odd(answer: object, kind: type[DeepSeekError], who: str, wanted: str) -> DeepSeekError:
+    return kind(f"{who} answered with a {type(answer).__name__} instead of {wanted}", hint=REPORT)
 
 
 def guarded(call: Callable[P, T], kind: type[DeepSeekError], who: str, doing: str) -> Callable[P, T]:
@@ -95,16 +124,17 @@ def guarded(call: Callable[P, T], kind: type[DeepSeekError], who: str, doing: st
     def guard(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return call(*args, **kwargs)
-        except DeepSeekError:
+        except (DeepSeekError, *NOBODYS_FAULT):
             raise
-        except (Exception, SystemExit) as exc:
+        # Foreign libraries raise BaseExceptions too (pyo3's panics), and a sys.exit() is no way to end the program.
+        except BaseException as exc:
             raise _blame(exc, kind, who, doing) from exc
 
     return guard
 
 
 def _blame(exc: BaseException, kind: type[DeepSeekError], who: str, doing: str) -> DeepSeekError:
-    """The error that a foreign exception becomes. A plugin's sys.exit() is one, for it is no way to end the program."""
+    """The error that a foreign exception becomes."""
     if isinstance(exc, MemoryError):
         return OutOfMemoryError(f"{who} ran out of memory {doing}", hint="send a smaller batch")
     return kind(f"{who} raised {doing}: {type(exc).__name__}: {exc}", hint=REPORT)

@@ -14,6 +14,7 @@ from deepseek import devices, reader, verify
 from deepseek.config import Config, first_look, settle
 from deepseek.errors import ModelNotFoundError, OutOfMemoryError
 from deepseek.fifo import Fifo
+from deepseek.files import exists
 from deepseek.guarded import GuardedCodec, GuardedExecutor, GuardedScheduler
 from deepseek.observed import Observed
 from deepseek.offers import Decline, Engine, Stage, Wrapper
@@ -187,7 +188,7 @@ def _fits(plan: Plan) -> None:
 def _source(config: Config) -> Source:
     model, where = config.model, config.where("model.source")
     path = model.source
-    if not _exists(path):
+    if not exists(path):
         raise ModelNotFoundError(f"there is no model at {path}", where=where, hint=_neighbours(path.parent))
     if not (path.is_file() or path.is_dir()):
         raise ModelNotFoundError(f"{path} is no model", where=where, hint="name the model's file or its own folder")
@@ -202,14 +203,6 @@ def _neighbours(folder: Path) -> str:
     except OSError as exc:
         return f"{folder} can't be listed: {exc.strerror}"
     return f"{folder} holds {', '.join(names[:8])}" if names else f"{folder} is empty"
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        # The name is too long to be one.
-        return False
 
 
 def _declined(answers: Iterable[Answer]) -> tuple[Declined, ...]:

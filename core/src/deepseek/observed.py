@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from deepseek.errors import NOBODYS_FAULT
 from deepseek.protocols import Executor, Observer
 from deepseek.types import Batch, Share, Tensors
 
@@ -22,7 +23,8 @@ class Observed:
         self.close = executor.close
         self._executor = executor
         self._execute = executor.run
-        self._observers = [observer.batch for observer in observers]
+        self._observers = list(observers)
+        self._failed: set[int] = set()
         self._device = device
 
     def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
@@ -35,17 +37,21 @@ class Observed:
             raise
         finally:
             batch = Batch(shares, self._device, time.perf_counter() - start, error)
-            for observe in self._observers:
-                _tell(observe, batch)
+            for observer in self._observers:
+                self._tell(observer, batch)
 
     def __getattr__(self, name: str) -> Any:
         # What an executor does beyond the protocol stays in reach.
         return getattr(self._executor, name)
 
-
-def _tell(observe: Callable[[Batch], None], batch: Batch) -> None:
-    try:
-        observe(batch)
-    # An observer's fault must not cost anybody an answer.
-    except Exception:
-        logger.exception("the observer %r raised; the request is answered all the same", observe)
+    def _tell(self, observer: Observer, batch: Batch) -> None:
+        try:
+            observer.batch(batch)
+        except NOBODYS_FAULT:
+            raise
+        # An observer's fault must not cost anybody an answer, nor fill the log.
+        except BaseException as exc:
+            level = logging.DEBUG if id(observer) in self._failed else logging.WARNING
+            self._failed.add(id(observer))
+            text = "the observer %s raised %s: %s; requests are answered all the same"
+            logger.log(level, text, type(observer).__name__, type(exc).__name__, exc)

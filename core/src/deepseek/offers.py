@@ -10,7 +10,8 @@ from enum import IntEnum
 from pathlib import Path
 
 from deepseek.protocols import Codec, Executor, Scheduler
-from deepseek.types import Model, Record, Signature
+from deepseek.records import Stated
+from deepseek.types import Model, Signature
 
 
 class Stage(IntEnum):
@@ -28,7 +29,7 @@ class Stage(IntEnum):
     CONVERT = 90
 
 
-class Decline(Record):
+class Decline(Stated):
     """A plugin's "not me", with the reason that `deepseek explain` and the error will show.
 
     Example:
@@ -41,7 +42,7 @@ class Decline(Record):
     missing: str = ""
 
 
-class Loader(Record):
+class Loader(Stated):
     """An offer to load a source.
 
     Attributes:
@@ -61,7 +62,7 @@ class Loader(Record):
     weight_bytes: int = 0
 
 
-class Pass(Record):
+class Pass(Stated):
     """A step from one model to another.
 
     Attributes:
@@ -84,7 +85,7 @@ class Pass(Record):
     yields: str = ""
 
 
-class Engine(Record):
+class Engine(Stated):
     """An offer to execute models.
 
     Attributes:
@@ -111,7 +112,7 @@ class Engine(Record):
     reference: Callable[[Model], Executor] | None = None
 
 
-class Wrapper(Record):
+class Wrapper(Stated):
     """An offer to wrap the executor: ranks of a parallel model, a remote worker, a fault injector.
 
     Attributes:
@@ -127,7 +128,7 @@ class Wrapper(Record):
     wrap: Callable[[Executor], Executor]
 
 
-class Policy(Record):
+class Policy(Stated):
     """An offer to schedule.
 
     Attributes:
@@ -146,7 +147,7 @@ class Policy(Record):
     facts: Mapping[str, object] = {}
 
 
-class Coding(Record):
+class Coding(Stated):
     """An offer to code and decode at the pipeline's edge.
 
     Example:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 from deepseek.checks import input_check
 from deepseek.errors import ClosedError, InputError, PlanError
 from deepseek.protocols import Codec, Executor, Request, Scheduler, Sink
+from deepseek.records import Record
 from deepseek.sinks import FutureSink, StreamSink
-from deepseek.types import NO_OPTIONS, Options, Record, Share, Tensors
+from deepseek.types import NO_OPTIONS, Options, Share, Tensors
 
 if TYPE_CHECKING:
     from deepseek.plan import Plan
@@ -93,7 +94,7 @@ class Pipeline:
             (1, 3)
         """
         given = tensors if inputs is None else _either(inputs, tensors)
-        return self._run(given, Share(options, self._check(given)))
+        return self._run(given, Share(options if options is NO_OPTIONS else _checked(options), self._check(given)))
 
     def submit(
         self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any
@@ -141,7 +142,7 @@ class Pipeline:
             >>> sink.future.result()["logits"].shape
             (1, 3)
         """
-        self._scheduler.submit(Request(inputs, Share(options, self._check(inputs)), sink))
+        self._scheduler.submit(Request(inputs, Share(_checked(options), self._check(inputs)), sink))
 
     async def arun(
         self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any
@@ -218,6 +219,12 @@ class Pipeline:
         inputs = ", ".join(map(str, self.signature.inputs))
         outputs = ", ".join(map(str, self.signature.outputs))
         return f"<Pipeline {self.plan.engine.name} on {self.plan.device.name}: ({inputs}) -> ({outputs})>"
+
+
+def _checked(options: Options) -> Options:
+    if not isinstance(options, Options):
+        raise InputError(f"options are Options(...), not a {type(options).__name__}")
+    return options
 
 
 def _either(inputs: Tensors, tensors: Mapping[str, Any]) -> Tensors:

@@ -8,8 +8,9 @@ from typing import Any, Generic, TypeVar
 from deepseek.config import Config
 from deepseek.offers import Coding, Engine, Loader, Pass, Policy, Wrapper
 from deepseek.plugins import Plugin
+from deepseek.records import Record
 from deepseek.registry import Registry
-from deepseek.types import Device, Record, Source
+from deepseek.types import Device, Source
 from deepseek.units import Size
 
 Offer = TypeVar("Offer", Loader, Engine, Wrapper, Policy, Coding)
@@ -171,7 +172,7 @@ def _facts(facts: Mapping[str, Any]) -> str:
     shown = (
         (key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
         for key, value in facts.items()
-        if value not in (None, "", [], 0.0)
+        if value is not None and not (isinstance(value, str | list | tuple | float) and not value)
     )
     return "; ".join(f"{key} {value}" for key, value in shown)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from types import ModuleType
 
 from msgspec.structs import replace
 
 from deepseek.errors import IncompatiblePluginError, PluginError
+from deepseek.records import Record
 from deepseek.settings import PluginSettings
-from deepseek.types import Record
 from deepseek.versions import API, PLUGINS, VERSIONS, distribution, members, unwritten
 
 GROUP = "deepseek"
+#: The built-in scheduler's name.
+KERNELS = "fifo"
 #: A plugin states the API version that it was written for as a keyword of its distribution.
 API_KEYWORD = "deepseek-plugin-api-"
 
@@ -30,6 +33,7 @@ class Plugin(Record):
         api: the plugin API that it was written for, empty when it does not say.
         state: ``found``, ``active``, ``blocked`` (not imported), ``broken`` or ``incompatible``.
         why: the reason of the state.
+        hint: the way out of it.
         hooks: the hooks that it answers, once imported.
         module: the module of its hooks, once imported.
     """
@@ -41,6 +45,7 @@ class Plugin(Record):
     api: str = ""
     state: str = "found"
     why: str = ""
+    hint: str = ""
     hooks: tuple[str, ...] = ()
     module: ModuleType | None = None
 
@@ -51,31 +56,48 @@ class Plugin(Record):
 def discover() -> list[Plugin]:
     """Every installed plugin, in the order of names, from one scan; nothing is imported.
 
-    Raises:
-        PluginError: two distributions carry a plugin of one name.
+    One that can't be read, or whose name another has too, is there with the state ``broken``.
     """
-    found: dict[str, Plugin] = {}
+    found: list[Plugin] = []
     seen: set[str] = set()
     for dist in distributions():
-        points = [point for point in dist.entry_points if point.group == GROUP]
-        if not points:
-            continue
-        metadata = dist.metadata
-        name, version = metadata["Name"], metadata["Version"]
-        # A distribution found twice on sys.path (an editable one beside a stale copy) counts once.
-        if name in seen:
-            continue
-        seen.add(name)
-        api = _api(metadata.get_all("Keywords") or [])
-        for point in points:
-            plugin = Plugin(point.name, name, version, point.module, api)
-            if plugin.name in found:
-                hint = f"uninstall one: pip uninstall {plugin.distribution}"
-                raise PluginError(
-                    f"two plugins are named `{plugin.name}`: {found[plugin.name]} and {plugin}", hint=hint
-                )
-            found[plugin.name] = plugin
-    return [found[name] for name in sorted(found)]
+        try:
+            points = [point for point in dist.entry_points if point.group == GROUP]
+            if any(point.attr for point in points):
+                raise ValueError("they name an attribute; a plugin's names its module of hooks alone")
+            name, version = dist.metadata["Name"], dist.metadata["Version"]
+            # A distribution found twice on sys.path (an editable one beside a stale copy) counts once.
+            if points and name not in seen:
+                seen.add(name)
+                api = _api(dist.metadata.get_all("Keywords") or [])
+                found += [Plugin(point.name, name, version, point.module, api) for point in points]
+        # Malformed entry points make importlib.metadata raise AttributeError and more.
+        except Exception as exc:
+            if GROUP in (dist.read_text("entry_points.txt") or ""):
+                found.append(_unreadable(dist, exc))
+    return _unique(sorted(found, key=lambda plugin: plugin.name))
+
+
+def _unreadable(dist: Distribution, exc: Exception) -> Plugin:
+    name, version = str(dist.metadata["Name"]), str(dist.metadata["Version"])
+    why = f"the entry points of {name} {version} can't be read: {type(exc).__name__}: {exc}"
+    return Plugin(name, name, version, "", state="broken", why=why, hint=f"reinstall it, or pip uninstall {name}")
+
+
+def _unique(plugins: list[Plugin]) -> list[Plugin]:
+    """Mark those that share a name, with one another or with the kernel: which one is meant nobody knows."""
+    result = []
+    for plugin in plugins:
+        same = [other for other in plugins if other.name == plugin.name]
+        others = [other.distribution for other in same if other.distribution != distribution(plugin.name)]
+        why = ""
+        if plugin.name == KERNELS:
+            why = f"the plugin `{KERNELS}` has the name of the kernel's own scheduler: {plugin}"
+        elif len(same) > 1:
+            why = f"two plugins are named `{plugin.name}`: {' and '.join(map(str, same))}"
+        hint = f"uninstall one: pip uninstall {' or '.join(others)}"
+        result.append(replace(plugin, state="broken", why=why, hint=hint) if why else plugin)
+    return result
 
 
 def _api(keywords: Iterable[str]) -> str:
@@ -85,6 +107,9 @@ def _api(keywords: Iterable[str]) -> str:
 
 def from_module(module: ModuleType) -> Plugin:
     """A plugin that is not installed: a module (or any object with hooks) of the caller's own."""
+    if isinstance(module, str | bytes):
+        hint = "import it first: installed plugins take part by themselves"
+        raise PluginError(f"plugins=[...] takes modules with hooks, not the text `{module!r}`", hint=hint)
     name = str(getattr(module, "__name__", type(module).__name__))
     return Plugin(name, f"<{name}>", "0", name, f"{API[0]}.{API[1]}", module=module)
 
@@ -96,11 +121,11 @@ def select(found: Iterable[Plugin], version: str, settings: PluginSettings) -> l
         PluginError: a plugin that is asked for is not installed, or not written yet.
     """
     plugins = list(found)
-    names: set[str] = set()
+    names = {plugin.name for plugin in plugins}
     for plugin in plugins:
-        if plugin.name in names | {"fifo"}:
+        twice = sum(other.name == plugin.name for other in plugins) > 1
+        if plugin.module and (twice or plugin.name == KERNELS):
             raise PluginError(f"two plugins are named `{plugin.name}`", hint="give the modules different names")
-        names.add(plugin.name)
     wanted = set(members(version)) | set(settings.enable) if version else names
     _all_known(names, version, settings)
     selected = []
@@ -148,12 +173,10 @@ def check_api(plugin: Plugin) -> None:
     if not plugin.api:
         hint = f'add the keyword "{API_KEYWORD}{here}" to its pyproject.toml'
         raise IncompatiblePluginError(f"{plugin} does not state the plugin API that it was written for", hint=hint)
-    try:
-        major, minor = (int(part) for part in plugin.api.split("."))
-    except ValueError:
-        raise IncompatiblePluginError(
-            f"{plugin} states `{plugin.api}` as its plugin API; that is not MAJOR.MINOR"
-        ) from None
+    match = re.fullmatch(r"(\d+)\.(\d+)", plugin.api)
+    if match is None:
+        raise IncompatiblePluginError(f"{plugin} states `{plugin.api}` as its plugin API; that is not MAJOR.MINOR")
+    major, minor = int(match[1]), int(match[2])
     if major != API[0] or minor > API[1]:
         newer = (major, minor) > API
         hint = f"upgrade {'deepseek-core' if newer else plugin.distribution}: pip install -U " + (

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from deepseek.types import Batch, Record, Share, Signature, Tensors
+from deepseek.records import Record
+from deepseek.types import Batch, Share, Signature, Tensors
 
 
 class Executor(Protocol):

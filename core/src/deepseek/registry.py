@@ -1,20 +1,18 @@
-"""The plugins that take part: imported, checked, registered, and asked."""
+"""The plugins that take part: registered, and asked."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import pluggy
 from msgspec.structs import replace
 
 from deepseek import fifo, hookspecs
+from deepseek.admission import admit
 from deepseek.errors import (
+    NOBODYS_FAULT,
     DeepSeekError,
     HookError,
     IncompatiblePluginError,
@@ -24,9 +22,10 @@ from deepseek.errors import (
 )
 from deepseek.files import disk_full, is_full
 from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Stage, Wrapper
-from deepseek.plugins import Plugin, check_api
+from deepseek.plugins import KERNELS, Plugin
+from deepseek.records import Record
 from deepseek.settings import KernelSettings, Settings
-from deepseek.types import Device, Record
+from deepseek.types import Device
 
 #: What each hook is answered with.
 ANSWERS: dict[str, tuple[type, ...]] = {
@@ -58,7 +57,7 @@ class Registry:
     def __init__(self, plugins: Iterable[Plugin], optional: Iterable[str] = ()) -> None:
         self._pm = pluggy.PluginManager("deepseek")
         self._pm.add_hookspecs(hookspecs)
-        self._pm.register(fifo, "fifo")
+        self._pm.register(fifo, KERNELS)
         self._optional = frozenset(optional)
         self.plugins: list[Plugin] = []
         # The last registered answers first, so names register from last to first.
@@ -67,17 +66,15 @@ class Registry:
         self._by_name = {plugin.name: plugin for plugin in self.plugins}
 
     def _admit(self, plugin: Plugin) -> Plugin:
-        if plugin.state != "found":
+        if plugin.state == "blocked":
             return plugin
         try:
-            check_api(plugin)
-            module = plugin.module or _import(plugin)
-            hooks = _check_hooks(plugin, module)
+            module, hooks = admit(plugin)
         except PluginError as error:
             if plugin.name not in self._optional:
                 raise
             state = "incompatible" if isinstance(error, IncompatiblePluginError) else "broken"
-            return replace(plugin, state=state, why=f"{error.what} (optional)")
+            return replace(plugin, state=state, why=error.what)
         self._pm.register(module, plugin.name)
         return replace(plugin, state="active", hooks=hooks, module=module)
 
@@ -143,7 +140,7 @@ class Registry:
 
     def _drop(self, name: str, error: HookError) -> None:
         self._pm.unregister(name=name)
-        broken = replace(self._by_name[name], state="broken", why=f"{error.what} (optional)")
+        broken = replace(self._by_name[name], state="broken", why=error.what)
         self._by_name[name] = broken
         self.plugins = [broken if plugin.name == name else plugin for plugin in self.plugins]
 
@@ -179,56 +176,32 @@ class Registry:
         """
         try:
             yield
-        except DeepSeekError:
+        except NOBODYS_FAULT:
             raise
+        except DeepSeekError as exc:
+            # Libraries turn interrupts into failures of their own, which a plugin has translated then.
+            cause = _interruption(exc)
+            if cause is None:
+                raise
+            raise cause from None
         except MemoryError as exc:
             hint = "use a smaller model, a smaller dtype, or a machine with more memory"
             raise OutOfMemoryError(f"{self.describe(plugin)} ran out of memory {doing}", hint=hint) from exc
-        # A plugin's sys.exit() is no way to end the program either.
-        except (Exception, SystemExit) as exc:
+        # Foreign libraries raise BaseExceptions too (pyo3's panics), and a sys.exit() is no way to end the program.
+        except BaseException as exc:
             if isinstance(exc, OSError) and is_full(exc):
                 raise disk_full(exc.filename or doing) from exc
             if isinstance(exc, OSError) and exc.filename and reading:
-                raise ModelError(f"can't read it: {exc.strerror or exc}", where=str(exc.filename)) from exc
+                what = f"{self.describe(plugin)} can't read it: {exc.strerror or exc}"
+                raise ModelError(what, where=str(exc.filename)) from exc
             what = f"{self.describe(plugin)} raised {doing}: {type(exc).__name__}: {exc}"
             hint = f"report it to the plugin's author, or disable it: plugins: {{disable: [{plugin}]}}"
             raise HookError(what, hint=hint) from exc
 
 
-def _import(plugin: Plugin) -> ModuleType:
-    try:
-        return importlib.import_module(plugin.target)
-    except (Exception, SystemExit) as exc:
-        hint = f"reinstall it (pip install --force-reinstall {plugin.distribution}), or list `{plugin.name}` under "
-        what = f"{plugin} (plugin `{plugin.name}`) can't be imported: {type(exc).__name__}: {exc}"
-        raise PluginError(what, hint=hint + "`plugins.disable` or `plugins.optional`") from exc
-
-
-def _check_hooks(plugin: Plugin, module: ModuleType) -> tuple[str, ...]:
-    """The hooks that a module implements, after the checks that pluggy makes late or not at all."""
-    hooks = []
-    for name, function in inspect.getmembers(module, inspect.isroutine):
-        marks = getattr(function, "deepseek_impl", None)
-        if marks is None:
-            continue
-        if name not in hookspecs.NAMES:
-            near = difflib.get_close_matches(name, hookspecs.NAMES, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"hooks are: {', '.join(hookspecs.NAMES)}"
-            raise PluginError(f"{plugin} implements `{name}`, which is not a hook", hint=hint)
-        if marks.get("wrapper") or marks.get("hookwrapper"):
-            hint = "return a Wrapper record from `execute` instead"
-            raise PluginError(f"{plugin} declares `{name}` as a hook wrapper, which is not supported", hint=hint)
-        _check_arguments(plugin, name, function)
-        hooks.append(name)
-    return tuple(sorted(hooks, key=hookspecs.NAMES.index))
-
-
-def _check_arguments(plugin: Plugin, name: str, function: Any) -> None:
-    allowed = list(inspect.signature(getattr(hookspecs, name)).parameters)
-    for argument in inspect.signature(function).parameters.values():
-        if argument.name not in allowed:
-            hint = f"its arguments are: {', '.join(allowed) or 'none'}"
-            raise PluginError(f"{plugin}: the hook `{name}` has no argument `{argument.name}`", hint=hint)
-        if argument.default is not inspect.Parameter.empty:
-            hint = "pluggy treats defaults differently from version to version; take the argument without one"
-            raise PluginError(f"{plugin}: `{name}` gives its argument `{argument.name}` a default", hint=hint)
+def _interruption(error: BaseException) -> BaseException | None:
+    """The interrupt that an error came from, if any."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, NOBODYS_FAULT):
+        cause = cause.__cause__ or cause.__context__
+    return cause

@@ -42,8 +42,12 @@ def choose_loader(config: Config, loads: list[Answer], engines: list[Answer], ro
     loaders = [answer for answer in loads if isinstance(answer.value, Loader)]
     if not loaders:
         declined = [answer for answer in loads if isinstance(answer.value, Decline)]
-        what = f"no plugin loads {source.path.name}"
-        raise _declined(what, declined, config.where("model.source"))
+        what, where = f"no plugin loads {source.path.name}", config.where("model.source")
+        if engines and not declined:
+            names = ", ".join(answer.value.name for answer in engines)
+            hint = f"the engines here ({names}) do not know such a {'folder' if source.path.is_dir() else 'file'}"
+            raise PlanError(what, where=where, hint=f"{hint}: check its name, or install the plugin of its own engine")
+        raise _declined(what, declined, where)
     accepted = frozenset[str]().union(*(answer.value.accepts for answer in engines))
     for answer in loaders:
         if answer.value.format in accepted:

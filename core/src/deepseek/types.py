@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, dataclass_transform, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-import msgspec
-
-
-@dataclass_transform(frozen_default=True)
-class Record(msgspec.Struct, frozen=True):
-    """Base of the records: frozen, compared by value. Copy one with changes by `dataclasses.replace`'s
-    counterpart ``msgspec.structs.replace``. (Structs, because a dataclass takes a millisecond to define.)
-    """
-
+from deepseek.errors import InputError
+from deepseek.records import Record, Stated
 
 #: The size of a dimension that may vary, as in the Open Inference Protocol.
 ANY = -1
@@ -109,7 +102,7 @@ class Source(Record):
         return sum(item.stat().st_size for item in self.path.rglob("*") if item.is_file())
 
 
-class Device(Record):
+class Device(Stated):
     """A place where a model can run, as its plugin (or, for the CPU, the kernel) found it.
 
     Attributes:
@@ -156,7 +149,7 @@ class Model(Record):
 
 
 class Options(Record):
-    """What one request asks for beside its tensors.
+    """What one request asks for beside its tensors. Raises InputError for values of the wrong type.
 
     Attributes:
         deadline: `time.monotonic()` seconds after which the answer is of no use; None: no limit.
@@ -173,6 +166,13 @@ class Options(Record):
     priority: int = 0
     tenant: str = ""
     parameters: Mapping[str, object] = {}
+
+    def __post_init__(self) -> None:
+        deadline = self.deadline is None or isinstance(self.deadline, float | int)
+        if not (deadline and isinstance(self.priority, int) and isinstance(self.tenant, str)):
+            raise InputError(f"these are no options: {self}", hint="a deadline is time.monotonic() + seconds")
+        if not isinstance(self.parameters, Mapping):
+            raise InputError(f"the parameters of a request are a mapping, not a {type(self.parameters).__name__}")
 
 
 #: What a request carries when nothing was asked for.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import ClassVar, Self
 
 _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµ%]*)\s*$")
+#: Bytes that no machine has; what is larger is a slip of the pen.
+_LARGEST = 1 << 60
 
 
 def _split(text: str) -> tuple[float, str]:
@@ -38,7 +41,7 @@ class Duration(float):
         if value == 0 and not isinstance(value, bool):
             return cls(0.0)
         number, unit = _split(value) if isinstance(value, str) else (0.0, "")
-        if unit not in cls._UNITS:
+        if unit not in cls._UNITS or not math.isfinite(number * cls._UNITS[unit]):
             raise ValueError(value)
         return cls(number * cls._UNITS[unit])
 
@@ -73,10 +76,10 @@ class Size(int):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Raises ValueError for anything that is not a size."""
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
             return cls(value)
         number, unit = _split(value) if isinstance(value, str) else (0.0, "")
-        if unit not in cls._UNITS:
+        if unit not in cls._UNITS or number * cls._UNITS[unit] > _LARGEST:
             raise ValueError(value)
         return cls(round(number * cls._UNITS[unit]))
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
+import traceback
 from typing import Any
 
 import click
 
-from deepseek.errors import DeepSeekError, HookError, OutOfMemoryError
+from deepseek.errors import DeepSeekError, HookError, Interruption, OutOfMemoryError
 from deepseek.files import disk_full, is_full
 
 #: A fault of ours: EX_SOFTWARE of sysexits.h.
@@ -19,7 +21,7 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 
-class Terminated(BaseException):
+class Terminated(Interruption):
     """The system asked the process to end. Not a SystemExit, which a plugin might have raised.
 
     Args:
@@ -98,6 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
         # What is ignored stays ignored: that is what nohup is for. Windows has no SIGHUP.
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _terminate)
+    _open_streams()
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(arguments)
@@ -146,9 +149,35 @@ def _fault(error: Exception) -> int:
         known = disk_full("standard output")
     elif isinstance(error, MemoryError):
         known = OutOfMemoryError("there is not enough memory", hint="use a smaller model or batch")
+    else:
+        known = _of_a_plugin(error)
     what = known or f"internal: {type(error).__name__}: {error}\n  fix: report it; `deepseek --debug ...` shows where"
     print(f"error: {what}", file=sys.stderr)
     return known.exit_code if known else EXIT_BUG
+
+
+def _of_a_plugin(error: Exception) -> DeepSeekError | None:
+    """What a plugin's verb raised is the plugin's, which the traceback ends in."""
+    from deepseek.plugins import discover
+
+    owners = {plugin.target.partition(".")[0]: plugin for plugin in discover()}
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        owner = owners.get(str(frame.f_globals.get("__name__")).partition(".")[0])
+        if owner:
+            what = f"{owner} raised: {type(error).__name__}: {error}"
+            return HookError(what, hint="report it to the plugin's author; `deepseek --debug ...` shows where")
+    return None
+
+
+def _open_streams() -> None:
+    """Standard streams that were closed (by cron, a daemon) swallow and give nothing; what has no sign is escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deepseek.errors import OutputError
-from deepseek.files import output_errors
+from deepseek.files import exists, output_errors
 from deepseek.plugins import discover
 from deepseek.registry import Registry
 from deepseek.settings import KernelSettings
@@ -55,7 +55,7 @@ def write(name: str, target: Path) -> None:
     Raises:
         OutputError: `target` exists, or can't be written.
     """
-    if target.exists():
+    if exists(target):
         raise OutputError("there is something already", where=str(target), hint="remove it, or choose another --into")
     from importlib.resources import files
 

@@ -7,13 +7,13 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
 from deepseek.cli.tables import print_table
 from deepseek.errors import OutputError
-from deepseek.files import atomic_write, output_errors
+from deepseek.files import atomic_write, exists, output_errors
 
 
 class Results(Protocol):
@@ -31,13 +31,13 @@ def open_results(path: Path | None, as_json: bool) -> Iterator[Results]:
         OutputError: an unknown ending, or the file can't be written.
     """
     if path is None:
-        table = JsonLines(sys.stdout) if as_json else Table()
+        table = JsonLines(sys.stdout.buffer) if as_json else Table()
         yield table
         if isinstance(table, Table):
             table.show()
         return
     # A device such as /dev/stdout or a named pipe has no ending: JSON lines.
-    is_device = path.exists() and not path.is_file()
+    is_device = exists(path) and not path.is_file()
     if path.suffix not in (".json", ".jsonl", ".npz") and not is_device:
         raise OutputError(f"no way to write `{path.suffix}` files", where=str(path), hint="use .json, .jsonl or .npz")
     with atomic_write(path) as scratch:
@@ -54,7 +54,7 @@ def _to_file(suffix: str, scratch: Path) -> Iterator[Results]:
         yield everything
         scratch.write_bytes(msgspec.json.format(to_json(everything.items), indent=1))
     else:
-        with scratch.open("w", encoding="utf-8") as file:
+        with scratch.open("wb") as file:
             yield JsonLines(file)
 
 
@@ -77,13 +77,13 @@ class Table:
 class JsonLines:
     """One object per item and row, written as it comes: a reader sees the first before the last is computed."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
         with output_errors(getattr(self._file, "name", "standard output")):
             for answer in answers:
-                self._file.write(to_json(labelled(label, answer)).decode() + "\n")
+                self._file.write(to_json(labelled(label, answer)) + b"\n")
             self._file.flush()
 
 
@@ -129,6 +129,9 @@ class Tensors:
 
 def labelled(label: Any, answer: Mapping[str, Any]) -> dict[str, Any]:
     """An answer with the item's label before it, as ``input`` (``_input`` where an output has that name)."""
+    if isinstance(label, str):
+        # A file's name need not be UTF-8; JSON must.
+        label = label.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return {"_input" if "input" in answer else "input": label, **answer}
 
 

@@ -13,6 +13,7 @@ from deepseek.cli import options
 from deepseek.cli.progress import Tell, progress
 from deepseek.cli.results import open_results
 from deepseek.errors import ExecutionError, InputError, InputNotFoundError, OutOfMemoryError
+from deepseek.files import exists
 from deepseek.pipeline import Pipeline
 from deepseek.protocols import Codec
 
@@ -90,8 +91,11 @@ def expand(argument: str) -> list[Path | None]:
     """The paths that an argument stands for; None is standard input. Raises InputNotFoundError."""
     if argument == "-":
         return [None]
-    path = Path(argument).expanduser()
-    if path.exists():
+    try:
+        path = Path(argument).expanduser()
+    except RuntimeError as exc:
+        raise InputNotFoundError(f"there is no file {argument}: {exc}", hint="write the whole path") from exc
+    if exists(path):
         return [path]
     found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(argument) else []
     if not found:

@@ -130,10 +130,13 @@ class EdgeCodec:
             raise InputError(f"{label} can't be read: {exc.strerror}") from exc
 
     def _limited(self, stream: BinaryIO, label: str) -> bytes:
-        content = stream.read(self._limit + 1)
-        if len(content) > self._limit:
-            raise InputError(f"{label} is larger than {self._limit}", hint="raise `inputs.max_file_size`")
-        return content
+        """Everything, block by block: one read of the limit would take as much memory, for however small a file."""
+        content = bytearray()
+        while block := stream.read(1 << 20):
+            content += block
+            if len(content) > self._limit:
+                raise InputError(f"{label} is larger than {self._limit}", hint="raise `inputs.max_file_size`")
+        return bytes(content)
 
     def _encode_image(self, picture: bytes, label: str) -> dict[str, Any]:
         if self._image is None:
