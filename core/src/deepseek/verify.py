@@ -39,9 +39,17 @@ def compare(original: Model, converted: Model, engines: Sequence[Engine]) -> str
     with ExitStack() as stack:
         executors = []
         for engine, model in ((first, original), (second, converted)):
-            executors.append(executor := (engine.reference or engine.open)(model))
+            executors.append(executor := _open(engine, model, f"as {model.format}"))
             stack.callback(executor.close)
         return _compare(*executors)
+
+
+def _open(engine: Engine, model: Model, what: str) -> Executor:
+    try:
+        return (engine.reference or engine.open)(model)
+    except ModelError as exc:
+        hint = "use the model's own engine, or convert it with its own tools"
+        raise ModelError(f"{engine.name} can't run the model {what}: {exc.what}", hint=hint) from exc
 
 
 def _engine(engines: Sequence[Engine], kind: str) -> Engine | None:
@@ -90,9 +98,12 @@ def sample(signature: Signature, rows: int = SAMPLE_ROWS, seed: int = 0) -> dict
 
 
 def _random(random: Any, spec: TensorSpec, rows: int) -> Any:
+    import numpy as np
+
     shape = [size if size != ANY else SAMPLE_SIZE if axis else rows for axis, size in enumerate(spec.shape or ())]
     if spec.dtype == "bool" or "int" in spec.dtype:
-        values = random.integers(0, 2, shape)
-        values[..., :1] = 1
-        return values.astype(spec.dtype)
-    return random.standard_normal(shape).astype(spec.dtype or "float32")
+        values = np.asarray(random.integers(0, 2, shape))
+        if shape:
+            values[..., :1] = 1
+        return np.asarray(values, spec.dtype)
+    return np.asarray(random.standard_normal(shape), spec.dtype or "float32")

@@ -212,6 +212,110 @@ def test_a_module_that_works_in_place_leaves_the_callers_array_alone(
         assert (pipeline.run({"input": mine})["output"] == first).all()
 
 
+HOLDING = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.plain = torch.ones(3)
+        self.listed = [torch.ones(3)]
+
+    def forward(self, x):
+        y = x * self.plain.sum() * self.listed[0].sum()
+        return self.plain, self.listed[0], y, y, y.t(), y.expand(2, 3, 3)
+
+def build():
+    return Net()
+"""
+
+
+def scripted(folder: Path, code: str) -> str:
+    """The module of a file, in TorchScript."""
+    (folder / "scripted.py").write_text(code)
+    spec = importlib.util.spec_from_file_location("scripted", folder / "scripted.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(module.build()).save(f"{folder}/scripted.ts")
+    return f"{folder}/scripted.ts"
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_every_output_is_the_callers_own(tmp_path: Path, script: bool) -> None:
+    x = np.ones((3, 3), "float32")
+    pipeline = deepseek.build({"model": scripted(tmp_path, HOLDING)}) if script else built(tmp_path, HOLDING)
+    with pipeline:
+        wanted = {name: value.copy() for name, value in pipeline.run(x=x).items()}
+        answer = pipeline.run(x=x)
+        for number, value in enumerate(answer.values()):
+            value[...] = number
+        assert [value.max() for value in answer.values()] == list(range(6))
+        assert all(value.min() == value.max() for value in answer.values())
+        again = pipeline.run(x=x)
+        assert all((again[name] == wanted[name]).all() for name in wanted)
+
+
+def test_memory_that_may_not_be_written_to_is_not(tmp_path: Path) -> None:
+    clamps = "import torch\ndef build():\n    return torch.nn.Hardtanh(-1, 1, inplace=True)\n"
+    np.save(tmp_path / "x.npy", np.full((2, 4), 5, "float32"))
+    with built(tmp_path, clamps, inputs={"input": {"shape": [-1, 4]}}) as pipeline:
+        raw = np.full(4, 5, "float32").tobytes()
+        for array in (np.load(tmp_path / "x.npy", mmap_mode="r"), np.frombuffer(raw, "float32").reshape(1, 4)):
+            assert pipeline.run({"input": array})["output"].max() == 1
+            assert array.min() == 5
+
+
+def test_lazy_conjugates_and_stored_half_precision(tmp_path: Path) -> None:
+    code = (
+        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, x):\n"
+        "        return torch.complex(x, x).conj(), torch.complex(x, x).conj().imag, x.half()\n"
+        "def build():\n    return Net()\n"
+    )
+    with built(tmp_path, code) as pipeline:
+        conjugate, negative, half = pipeline.run(x=np.ones(2, "float32")).values()
+        assert (conjugate == 1 - 1j).all()
+        assert (negative == -1).all()
+        assert half.dtype == np.float16
+
+
+def test_a_layout_that_the_weights_can_not_have(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import torch\ndef build():\n    return torch.nn.Conv3d(1, 1, 1)\n")
+    save_file(torch.nn.Conv3d(1, 1, 1).state_dict(), tmp_path / "net.safetensors")
+    settings = {"factory": f"{tmp_path}/net.py:build", "channels_last": True}
+    with pytest.raises(ModelError, match=r"have no such layout: .*\n  fix: leave `torch.channels_last` out"):
+        deepseek.build({"model": f"{tmp_path}/net.safetensors", "torch": settings})
+
+
+def test_a_factory_file_is_a_module_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "neighbour.py").write_text("WIDTH = 3\n")
+    code = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nimport torch\n"
+        "from neighbour import WIDTH\n@dataclass\nclass Shape:\n    width: int = WIDTH\n"
+        "def build():\n    return torch.nn.Linear(4, Shape().width)\n"
+    )
+    (tmp_path / "net.py").write_text(code)
+    save_file(torch.nn.Linear(4, 3).state_dict(), tmp_path / "net.safetensors")
+    before = list(sys.path)
+    given = {"model": f"{tmp_path}/net.safetensors", "torch": {"factory": f"{tmp_path}/net.py:build"}}
+    with deepseek.build(given) as pipeline:
+        assert pipeline.run({"input": X})["output"].shape == (3, 3)
+    assert sys.path == before
+    del sys.modules["neighbour"]
+
+
+def test_without_the_reader_of_its_weights_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = config(tmp_path, safetensors)
+    monkeypatch.setattr("deepseek.plugin.find_spec", lambda name: None if name == "safetensors" else find_spec(name))
+    with pytest.raises(MissingLibraryError, match=r"`safetensors` is not installed: pip install 'deepseek-torch\["):
+        deepseek.build(given)
+
+
 MASKED = """
 import torch
 
@@ -237,16 +341,7 @@ def test_arguments_with_a_default_may_be_left_out(tmp_path: Path, declared: dict
 
 
 def test_a_script_s_arguments_with_a_default_may_be_left_out(tmp_path: Path) -> None:
-    (tmp_path / "masked.py").write_text(MASKED)
-    spec = importlib.util.spec_from_file_location("masked", tmp_path / "masked.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(module.build()).save(f"{tmp_path}/masked.ts")
-    with deepseek.build({"model": f"{tmp_path}/masked.ts"}) as pipeline:
+    with deepseek.build({"model": scripted(tmp_path, MASKED)}) as pipeline:
         x = np.ones(3, "float32")
         assert pipeline.run(x=x, scale=2 * x)["output"].tolist() == [2, 2, 2]
         assert pipeline.run(x=x)["output"].tolist() == [1, 1, 1]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 import deepseek
 from deepseek.errors import ConfigError, MissingLibraryError, ModelError
@@ -38,6 +40,30 @@ def test_a_conversion_is_held_against_the_model_as_stored(tmp_path: Path) -> Non
         np.testing.assert_allclose(pipeline.run(x=X)["y"], wanted(), rtol=1e-4)
         [error] = re.findall(r"largest error on random input (\S+)", pipeline.steps[2].note)
     assert float(error) < 1e-5
+
+
+@pytest.mark.slow
+def test_two_conversions_at_once(tmp_path: Path) -> None:
+    given = config(tmp_path, safetensors, engine="onnxruntime")
+    with ThreadPoolExecutor(3) as pool:
+        for pipeline in pool.map(deepseek.build, [given] * 3):
+            with pipeline:
+                np.testing.assert_allclose(pipeline.run(x=X)["y"], wanted(), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_model_with_a_number_among_its_inputs(tmp_path: Path) -> None:
+    code = (
+        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, x, n):\n        return x * n\n"
+        "def build():\n    return Net()\n"
+    )
+    (tmp_path / "net.py").write_text(code)
+    save_file({}, tmp_path / "net.safetensors")
+    inputs = {"x": {"shape": [-1, 4]}, "n": {"dtype": "int64", "shape": []}}
+    model = {"source": f"{tmp_path}/net.safetensors", "inputs": inputs, "outputs": ["y"]}
+    given = {"model": model, "engine": "onnxruntime", "torch": {"factory": f"{tmp_path}/net.py:build"}}
+    with deepseek.build(given) as pipeline:
+        np.testing.assert_allclose(pipeline.run(x=X, n=np.array(3))["y"], 3 * X)
 
 
 def test_a_converter_that_is_not_installed_shows_in_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

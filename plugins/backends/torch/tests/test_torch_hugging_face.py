@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import deepseek
 from deepseek.errors import (
@@ -54,6 +55,26 @@ def test_a_hugging_face_folder_as_onnx(bert: Path) -> None:
         asked = {"input_ids": IDS, "attention_mask": MASK, "token_type_ids": types}
         right, answer = own.run(asked), other.run(asked)
         np.testing.assert_allclose(answer["last_hidden_state"], right["last_hidden_state"], atol=1e-4)
+
+
+@pytest.mark.parametrize("spoil", ["missing", "foreign", "shape"])
+def test_weights_that_are_not_all_there_are_never_made_up(bert: Path, spoil: str) -> None:
+    weights = load_file(bert / "model.safetensors")
+    name = "encoder.layer.0.output.dense.weight"
+    if spoil == "missing":
+        del weights[name]
+    elif spoil == "shape":
+        weights[name] = torch.ones(3, 3)
+    else:
+        weights = {"foo": torch.ones(1)}
+    save_file(weights, bert / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ModelError, match=r"\d+ of its weights are missing or of another shape: .*\n  fix: save the whole"
+    ):
+        deepseek.build({"model": str(bert)})
+    if spoil != "shape":
+        with deepseek.build({"model": str(bert), "torch": {"strict": False}}) as pipeline:
+            assert pipeline.run(input_ids=IDS)["last_hidden_state"].shape == (2, 4, 16)
 
 
 def test_code_in_a_hugging_face_folder_is_never_run(bert: Path) -> None:

@@ -126,9 +126,35 @@ def evil_name(source: str, proof: Path) -> None:
     rewrite(source, lambda name, old: old.replace(b'"name": "relu"', b'"name": ' + evil))
 
 
+def capitals(source: str, proof: Path) -> None:
+    """PyTorch's reader of archives does not tell capitals from small letters."""
+    evil_size(source, proof)
+    with zipfile.ZipFile(source) as old:
+        entries = {name.replace(".json", ".JSON"): old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(source, "w") as new:
+        for name, data in entries.items():
+            new.writestr(name, data)
+
+
+def evil_target(source: str, proof: Path) -> None:
+    rewrite(source, lambda name, old: re.sub(rb"torch.ops.aten.relu.default", b"torch.os.system", old))
+
+
+def file_target(source: str, proof: Path) -> None:
+    rewrite(source, lambda name, old: re.sub(rb"torch.ops.aten.relu.default", b"torch.ops.aten.from_file.default", old))
+
+
+def endless_size(source: str, proof: Path) -> None:
+    rewrite(source, lambda name, old: re.sub(rb'"expr_str": ?"[^"]*"', b'"expr_str": "Pow(9, Pow(9, 9))"', old))
+
+
 @pytest.mark.parametrize(
-    "spoil", [evil_sample_inputs, evil_constant, evil_size, evil_guard, evil_name, machine_code, twice]
-)
+    "spoil",
+    [
+        evil_sample_inputs, evil_constant, evil_size, evil_guard, evil_name, machine_code, twice,
+        capitals, evil_target, file_target, endless_size,
+    ],
+)  # fmt: skip
 def test_an_archive_that_would_run_code_is_refused(tmp_path: Path, spoil: Callable[[str, Path], None]) -> None:
     source, proof = exported(tmp_path), tmp_path / "proof"
     spoil(source, proof)
@@ -158,7 +184,13 @@ def test_a_script_that_reaches_files_is_refused(tmp_path: Path, module: type[tor
 
 
 #: Other ways to write ``torch.from_file`` that TorchScript takes.
-DISGUISES = (b"torch. from_file", b"torch.\\\n    from_file", b'getattr(torch, "from_" "file")', b"ops.aten.from_file")
+DISGUISES = (
+    b"torch .from_file",
+    b"torch. from_file",
+    b"torch.\\\n    from_file",
+    b'getattr(torch, "from_" "file")',
+    b"ops.aten.from_file",
+)
 
 
 @pytest.mark.parametrize("disguise", DISGUISES)
@@ -172,6 +204,30 @@ def test_a_script_that_hides_what_it_calls_is_refused(tmp_path: Path, disguise: 
         assert any(disguise in archive.read(name) for name in archive.namelist())
     with pytest.raises(UnsafeModelError, match="uses `from_file`, which reaches files"):
         deepseek.build({"model": str(source)})
+
+
+def test_a_script_in_capitals_is_looked_through_too(tmp_path: Path) -> None:
+    source = tmp_path / "spy.ts"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Spy()).save(str(source))
+    with zipfile.ZipFile(source) as old:
+        entries = {name.replace(".py", ".PY"): old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(source, "w") as new:
+        for name, data in entries.items():
+            new.writestr(name, data)
+    with pytest.raises(UnsafeModelError, match="uses `from_file`"):
+        deepseek.build({"model": str(source)})
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 50, bytes(range(256)) * 4, b"hello world, this is text"])
+def test_what_is_no_checkpoint_is_called_corrupt(tmp_path: Path, content: bytes) -> None:
+    given = config(tmp_path, safetensors)
+    (tmp_path / "x.pt").write_bytes(content)
+    given["model"]["source"] = f"{tmp_path}/x.pt"
+    with pytest.raises(ModelError, match="the checkpoint is corrupt") as caught:
+        deepseek.build(given)
+    assert not isinstance(caught.value, UnsafeModelError)
 
 
 def test_a_script_with_two_entries_of_one_name_is_refused(tmp_path: Path) -> None:

@@ -37,8 +37,9 @@ class OnnxRuntimeExecutor:
 
     def __init__(self, model: Model, settings: OnnxRuntimeSettings, device: Device) -> None:
         self._session: Any = open_session(model.native, settings, device)
-        inputs = tuple(_spec(item) for item in self._session.get_inputs())
-        outputs = tuple(_spec(item) for item in self._session.get_outputs())
+        batch = _batch_symbol(self._session.get_inputs())
+        inputs = tuple(_spec(item, batch) for item in self._session.get_inputs())
+        outputs = tuple(_spec(item, batch) for item in self._session.get_outputs())
         self.signature = stated_signature(Signature(inputs, outputs), model.signature)
         self._names = [spec.name for spec in self.signature.outputs]
         # Binding costs 100 us, and for what comes from the host and goes back to it gains nothing.
@@ -91,6 +92,9 @@ def as_numpy(value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, np.ndarray):
         return value
     try:
+        if "str" in str(value.dtype):
+            # TensorFlow ends the process when its text is asked for over DLPack.
+            return np.vectorize(lambda item: item.decode(), otypes=[object])(np.asarray(value))
         return np.from_dlpack(value)
     # Tensors on a card, sparse ones and those that need gradients can't be handed over; each library says so its way.
     except Exception as exc:
@@ -110,8 +114,21 @@ def _on_card(name: str, value: Any) -> Any:
         raise InputError(f"ONNX Runtime can't take the input `{name}` from the card: {exc}") from exc
 
 
-def _spec(item: Any) -> TensorSpec:
-    kind = item.type.removeprefix("tensor(").removesuffix(")")
+def _batch_symbol(inputs: Any) -> str | None:
+    """The name of the first input's first dimension, where it has one (``batch``)."""
+    first = inputs[0].shape[0] if inputs and inputs[0].shape else None
+    return first if isinstance(first, str) else None
+
+
+def _spec(item: Any, batch: str | None) -> TensorSpec:
+    kind = item.type.removeprefix("tensor(").removesuffix(")") if item.type.startswith("tensor(") else ""
+    # Without dimensions: a number, or a tensor of any; ONNX Runtime does not tell which.
+    if not item.shape:
+        return TensorSpec(item.name, _DTYPES.get(kind, kind))
+    first = item.shape[0]
+    if batch and isinstance(first, str) and first != batch:
+        # It varies by itself: what the model says of it is no batch, which all inputs would have to share.
+        return TensorSpec(item.name, _DTYPES.get(kind, kind))
     # Named (symbolic) and unknown dimensions come as text or None.
     shape = tuple(size if isinstance(size, int) else ANY for size in item.shape)
     return TensorSpec(item.name, _DTYPES.get(kind, kind), shape)

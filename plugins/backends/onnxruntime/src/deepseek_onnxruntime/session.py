@@ -9,6 +9,7 @@ import logging
 import mmap
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def open_session(path: Path, settings: OnnxRuntimeSettings, device: Device) -> A
         raise OutputError("the optimized model would overwrite the model", where=str(path), hint=hint)
     kept, key = settings.optimized_model, _key(path, settings, device)
     if not _is_current(kept, key):
+        _check_ours(kept)
         _keep(path, kept, key, settings, providers)
     # The kept graph is optimized already; going over it again costs time and can undo choices.
     options = _options(settings)
@@ -175,11 +177,27 @@ def _is_current(kept: Path, key: dict[str, object]) -> bool:
         return False
 
 
+def _check_ours(kept: Path) -> None:
+    """Nothing but an earlier optimized model is overwritten. Raises OutputError."""
+    sidecar = _sidecar(kept)
+    try:
+        found = json.loads(sidecar.read_text())
+        # An empty one is that of a model whose writing was broken off.
+        ours = isinstance(found, dict) and (not found or "onnxruntime" in found)
+    except (OSError, ValueError):
+        ours = False
+    if (kept.exists() or sidecar.exists()) and not ours:
+        where = str(kept if kept.exists() else sidecar)
+        hint = "give `onnxruntime.optimized_model` a name of its own, or remove the file"
+        raise OutputError("there is a file already that is no optimized model", where=where, hint=hint)
+
+
 def _keep(path: Path, kept: Path, key: dict[str, object], settings: OnnxRuntimeSettings, providers: list[Any]) -> None:
     with output_errors(kept):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        _sidecar(kept).unlink(missing_ok=True)
-    with atomic_write(kept) as scratch:
+    with atomic_write(_sidecar(kept)) as scratch:
+        scratch.write_text("{}")
+    with _gone_unless(kept), atomic_write(kept) as scratch:
         options = _options(settings)
         options.optimized_model_filepath = str(scratch)
         try:
@@ -191,3 +209,14 @@ def _keep(path: Path, kept: Path, key: dict[str, object], settings: OnnxRuntimeS
             raise OutputError("the optimized model can't be written", where=str(kept), hint=hint) from exc
     with atomic_write(_sidecar(kept)) as scratch:
         scratch.write_text(json.dumps(key, indent=2))
+
+
+@contextlib.contextmanager
+def _gone_unless(kept: Path) -> Iterator[None]:
+    """Take the sidecar away again when the block fails and there is nothing that it could stand beside."""
+    try:
+        yield
+    except BaseException:
+        if not kept.exists():
+            _sidecar(kept).unlink(missing_ok=True)
+        raise

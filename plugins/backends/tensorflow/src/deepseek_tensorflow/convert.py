@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deepseek.plugin import Decline, Model, ModelError, Pass, Stage, library_missing, output_errors
-from deepseek_tensorflow.library import tensorflow
+from deepseek_tensorflow.library import cause, tensorflow
 from deepseek_tensorflow.loading import Graph
 
 OPSET = 18
@@ -32,9 +32,8 @@ def _convert(model: Model, folder: Path) -> Model:
         _rename_outputs(proto, names)
     # tf2onnx raises ValueError, KeyError, its own errors and TensorFlow's.
     except Exception as exc:
-        first = next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
         hint = "run it with `engine: tensorflow`, or convert it yourself with tf2onnx"
-        raise ModelError(f"tf2onnx can't convert this model: {first}", hint=hint) from exc
+        raise ModelError(f"tf2onnx can't convert this model: {cause(exc)}", hint=hint) from exc
     with output_errors(target):
         target.write_bytes(proto.SerializeToString())
     return Model("onnx", target, model.signature, {"converted_from": "tensorflow"})

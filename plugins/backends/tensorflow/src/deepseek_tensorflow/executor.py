@@ -18,7 +18,7 @@ from deepseek.plugin import (
     Share,
     Tensors,
 )
-from deepseek_tensorflow.library import placement, tensorflow
+from deepseek_tensorflow.library import cause, placement, tensorflow
 from deepseek_tensorflow.loading import Graph
 from deepseek_tensorflow.settings import TensorFlowSettings
 
@@ -47,13 +47,13 @@ class TensorFlowExecutor:
                 tensors = {name: tf.constant(self._plain(name, value), self._dtypes[name])
                            for name, value in inputs.items()}  # fmt: skip
                 answer = self._function(**tensors)
-                return {name: answer[name].numpy() for name in self._names}
+                return {name: _to_numpy(answer[name]) for name in self._names}
         except tf.errors.ResourceExhaustedError as exc:
             raise OutOfMemoryError("TensorFlow ran out of memory", hint="send a smaller batch") from exc
         except (tf.errors.InvalidArgumentError, ValueError, TypeError) as exc:
-            raise InputError(f"TensorFlow refuses the input: {_first_line(exc)}") from exc
+            raise InputError(f"TensorFlow refuses the input: {cause(exc)}") from exc
         except tf.errors.OpError as exc:
-            raise ExecutionError(f"TensorFlow failed: {_first_line(exc)}") from exc
+            raise ExecutionError(f"TensorFlow failed: {cause(exc)}") from exc
 
     def close(self) -> None:
         """Let the graph and its variables go."""
@@ -79,7 +79,7 @@ class TensorFlowExecutor:
                 function(**samples)
         except (tf.errors.OpError, ValueError, TypeError) as exc:
             hint = "leave `tensorflow.jit_compile` out"
-            raise ModelError(f"XLA can't compile this model: {_first_line(exc)}", hint=hint) from exc
+            raise ModelError(f"XLA can't compile this model: {cause(exc)}", hint=hint) from exc
         return function
 
     def _plain(self, name: str, value: Any) -> Any:
@@ -93,5 +93,16 @@ class TensorFlowExecutor:
             raise InputError(f"TensorFlow can't take the input `{name}`: {exc}") from exc
 
 
-def _first_line(exc: BaseException) -> str:
-    return next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
+def _to_numpy(tensor: Any) -> Any:
+    """An array, scalars too; text as text, as far as it is UTF-8."""
+    array = np.asarray(tensor.numpy(), object if tensor.dtype.name == "string" else None)
+    if array.dtype == object:
+        return np.frompyfunc(_text, 1, 1)(array) if array.ndim else np.array(_text(array.item()), object)
+    return array
+
+
+def _text(value: Any) -> Any:
+    try:
+        return value.decode("utf-8")
+    except (AttributeError, UnicodeDecodeError):
+        return value

@@ -70,6 +70,25 @@ def placement(device: Device) -> Callable[[], AbstractContextManager[Any]]:
     return partial(tf.device, "/CPU:0" if device.kind == "cpu" else f"/GPU:{index}")
 
 
+#: Lines of TensorFlow's messages that say where in the graph, and not what.
+_WHERE = (
+    "Graph execution error",
+    "Detected at node",
+    "Detected unsupported",
+    "<stack traces",
+    "File ",
+    "node ",
+    "\t [[",
+)
+
+
+def cause(exc: BaseException) -> str:
+    """The line of a message that says what went wrong."""
+    lines = [line for line in str(exc).splitlines() if line.strip()]
+    found = [line for line in lines if not line.startswith(_WHERE)] or lines or [type(exc).__name__]
+    return found[0].strip()
+
+
 def find_devices(wanted: str, engine: str) -> list[Device]:
     """GPUs as TensorFlow sees them, asked only when the pipeline wants one for TensorFlow.
 

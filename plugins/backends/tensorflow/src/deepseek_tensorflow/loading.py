@@ -20,7 +20,7 @@ from deepseek.plugin import (
     UnsafeModelError,
     stated_signature,
 )
-from deepseek_tensorflow.library import placement, prepare
+from deepseek_tensorflow.library import cause, placement, prepare
 from deepseek_tensorflow.safety import check_graph
 from deepseek_tensorflow.settings import TensorFlowSettings
 
@@ -112,5 +112,4 @@ def _spec(name: str, spec: Any) -> TensorSpec:
 
 
 def _corrupt(source: Source, exc: Exception) -> ModelError:
-    first = next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
-    return ModelError(f"TensorFlow can't read it: {first}", where=str(source.path), hint="save or export it again")
+    return ModelError(f"TensorFlow can't read it: {cause(exc)}", where=str(source.path), hint="save or export it again")

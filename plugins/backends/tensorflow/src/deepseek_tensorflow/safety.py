@@ -1,32 +1,34 @@
-"""A graph is a program: looked through, before it is loaded, for operators that reach files, hosts or Python."""
+"""A graph is a program: looked through, before it is loaded, for operators that do more than compute.
+
+Operators without state compute, but for a few; those with state are what models keep (variables, tables, random
+numbers), or they reach files, hosts and Python. So the first are refused by name, the second unless they are known.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepseek.plugin import ModelError, UnsafeModelError
 
-#: Operators that read or write what the graph itself names, talk to other hosts, or call back into Python. A test
-#: compares the list with all operators of the installed TensorFlow.
+#: Operators without state that read files, run what is hidden in a constant, call Python, or end the process. A test
+#: looks for others among all operators of the installed TensorFlow.
 REFUSED = frozenset({
-    "CSVDataset", "CSVDatasetV2", "CacheDataset", "CacheDatasetV2", "CalibrationStatisticsSaver",
-    "CreateSummaryDbWriter", "CreateSummaryFileWriter", "DTensorRestoreV2", "DataServiceDataset",
-    "DataServiceDatasetV2", "DataServiceDatasetV3", "DataServiceDatasetV4", "DatasetToTFRecord", "DebugIdentity",
-    "DebugIdentityV2", "DebugIdentityV3", "DebugNanCount", "DebugNumericSummary", "DebugNumericSummaryV2",
-    "DecodeProtoV2", "DistributedSave", "DumpTensor", "EagerPyFunc", "EncodeProto", "ExperimentalCSVDataset",
-    "ExperimentalDatasetToTFRecord", "ExperimentalLMDBDataset", "ExperimentalMatchingFilesDataset",
-    "ExperimentalSqlDataset", "FileSystemSetConfiguration", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2",
-    "FixedLengthRecordReader", "FixedLengthRecordReaderV2", "FixedUnigramCandidateSampler", "GenerateVocabRemapping",
-    "ImmutableConst", "InitializeTableFromTextFile", "InitializeTableFromTextFileV2", "LMDBDataset", "LMDBReader",
-    "ListSnapshotChunksDataset", "LoadAndRemapMatrix", "LoadDataset", "MatchingFiles", "MatchingFilesDataset",
-    "PrintV2", "PyFunc", "PyFuncStateless", "ReadFile", "RecordInput", "RegisterDataset", "RegisterDatasetV2",
-    "RemoteCall", "RpcCall", "RpcClient", "RpcServer", "RpcServerRegister", "RpcServerStart", "SaveDataset",
-    "SaveDatasetV2", "Skipgram", "SnapshotChunkDataset", "SnapshotDataset", "SnapshotDatasetReader",
-    "SnapshotDatasetV2", "SqlDataset", "TFRecordDataset", "TFRecordDatasetV2", "TFRecordReader", "TFRecordReaderV2",
-    "TextLineDataset", "TextLineReader", "TextLineReaderV2", "WholeFileReader", "WholeFileReaderV2", "WriteFile",
+    "Abort", "DebugIdentity", "DebugNanCount", "DebugNumericSummary", "DecodeProtoV2", "EncodeProto",
+    "GenerateVocabRemapping", "ImmutableConst", "InitializeTableFromTextFile", "MatchingFiles", "PyFuncStateless",
+    "ReadFile", "RemoteFusedGraphExecute", "TPUPartitionedCall",
 })  # fmt: skip
+
+#: Operators with state that models are made of.
+KEPT = re.compile(
+    r"Assert|Assign(Add|Sub)?(VariableOp)?|Case|CheckNumerics(V2)?|CudnnRNN\w*|DisableCopyOnRead|DestroyResourceOp|Empty|"
+    r"(Anonymous)?(Mutable)?(Dense)?HashTable(OfTensors)?(V2)?|If|InitializeTable(V2)?|LookupTable\w+|Multinomial|"
+    r"ParameterizedTruncatedNormal|Print|Random\w+|ReadVariableOp|Resource(Gather|GatherNd|Scatter\w+|StridedSliceAssign)|"
+    r"Rng(ReadAndSkip|Skip)|Scatter\w+|Stack\w*|Stateful(?!.*Dataset)\w+|TensorArray\w*|TruncatedNormal|"
+    r"VarHandleOp|VarIsInitializedOp|Variable(V2|Shape)?|While|XlaCallModule"
+)
 
 #: Operators that every SavedModel has, to keep and restore its variables. The loader reads the variables itself and
 #: runs none of them; in what runs they could reach any file.
@@ -39,7 +41,8 @@ def check_graph(folder: Path) -> None:
     """Look through ``saved_model.pb``.
 
     Raises:
-        UnsafeModelError: it holds one of the operators in `REFUSED`, or runs one of those in `SAVERS`.
+        UnsafeModelError: it holds an operator that is refused, or runs one of those in `SAVERS`, or names files
+            outside its folder.
         ModelError: it is corrupt.
     """
     saved = _read(folder)
@@ -47,13 +50,31 @@ def check_graph(folder: Path) -> None:
         raise ModelError("it holds no graph", where=str(folder), hint="export it again")
     found: set[str] = set()
     for meta in saved.meta_graphs:
-        everything = [*meta.graph_def.node, *_bodies(meta.graph_def.library.function)]
-        found |= REFUSED & {node.op for node in everything}
+        library = meta.graph_def.library.function
+        names = {function.signature.name for function in library}
+        everything = {node.op for node in (*meta.graph_def.node, *_bodies(library))} - names - SAVERS
+        found |= {name for name in everything if is_refused(name)}
         found |= SAVERS & {node.op for node in _executed(meta)}
+        found |= {f"the asset {asset.filename}" for asset in meta.asset_file_def if not _is_inside(asset.filename)}
     if found:
         hint = "if you trust it, set `tensorflow.file_operators: true`"
         what = f"its graph reaches files, hosts or Python ({', '.join(sorted(found))})"
         raise UnsafeModelError(what, where=str(folder), hint=hint)
+
+
+def is_refused(name: str) -> bool:
+    """Whether an operator of the installed TensorFlow may not be in a model."""
+    from tensorflow.python.framework import op_def_registry
+
+    if name in REFUSED or "Dataset" in name:
+        return True
+    known = op_def_registry.get(name)
+    return known is not None and known.is_stateful and not KEPT.fullmatch(name)
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _executed(meta: Any) -> Iterator[Any]:

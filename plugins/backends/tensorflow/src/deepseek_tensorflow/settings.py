@@ -25,8 +25,11 @@ class TensorFlowSettings(Settings):
         ),
     ] = None
     threads: Annotated[
-        int, Meta(ge=0, description="Threads inside an operator, for the whole process; 0: one per core.")
+        int, Meta(ge=0, le=1024, description="Threads inside an operator, for the whole process; 0: one per core.")
     ] = 0
     inter_op_threads: Annotated[
-        int, Meta(ge=0, description="Operators that run side by side, for the whole process; 0: TensorFlow's choice.")
+        int,
+        Meta(
+            ge=0, le=1024, description="Operators that run side by side, for the whole process; 0: TensorFlow's choice."
+        ),
     ] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from deepseek.plugin import (
     output_errors,
 )
 from deepseek_torch.settings import TorchSettings
+
+_one_at_a_time = threading.Lock()
 
 
 def to_onnx(config: Config) -> Pass | Decline:
@@ -52,7 +55,8 @@ def _convert(model: Model, folder: Path, config: Config) -> Model:
     ]
     program: Any = model.facts.get("exported_program") or model.native
     try:
-        with _quiet(), output_errors(target):
+        # The exporter keeps what it traces with for the whole process: one at a time.
+        with _one_at_a_time, _quiet(), output_errors(target):
             torch.onnx.export(
                 program,
                 args=() if by_name else tuple(examples.values()),
@@ -69,9 +73,8 @@ def _convert(model: Model, folder: Path, config: Config) -> Model:
         raise
     # The exporter raises its own errors, torch's and onnx's.
     except Exception as exc:
-        lines = [line.strip() for line in str(exc).splitlines() if line.strip()] or [type(exc).__name__]
         hint = "run it with `engine: torch`, or export it yourself with torch.onnx.export"
-        raise ModelError(f"PyTorch can't export this model to ONNX: {lines[0]}", hint=hint) from exc
+        raise ModelError(f"PyTorch can't export this model to ONNX: {_cause(exc)}", hint=hint) from exc
     return Model("onnx", target, signature, {"converted_from": "torch"})
 
 
@@ -97,6 +100,14 @@ def _example(spec: TensorSpec) -> Any:
     shape = [2 + 6 * axis if n == ANY else n for axis, n in enumerate(spec.shape or ())]
     dtype = getattr(torch, spec.dtype or "float32")
     return torch.ones(shape, dtype=dtype)
+
+
+def _cause(exc: BaseException) -> str:
+    """The first line of what went wrong underneath: the exporter's own errors say which of its steps failed."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return lines[0] if lines else type(exc).__name__
 
 
 @contextmanager

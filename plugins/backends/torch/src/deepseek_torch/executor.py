@@ -31,7 +31,6 @@ from deepseek_torch.loading import default_names
 from deepseek_torch.settings import TorchSettings
 
 _ROWS, _LENGTH = 2, 13
-_HALVES = frozenset({torch.float16, torch.bfloat16})
 
 
 class TorchExecutor:
@@ -52,7 +51,7 @@ class TorchExecutor:
         self._outputs = [spec.name for spec in model.signature.outputs]
         # Modules may work in place on what they get; until a run has shown that this one does not, it gets copies.
         self._copies = not model.facts.get("pure")
-        self._kept = {t.untyped_storage().data_ptr() for t in (*self._module.parameters(), *self._module.buffers())}
+        self._kept = {tensor.untyped_storage().data_ptr() for tensor in _held(self._module)}
         self.signature = self._complete(model.signature)
 
     def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
@@ -64,8 +63,8 @@ class TorchExecutor:
         try:
             with torch.inference_mode():
                 tensors = {name: self._tensor(name, inputs[name]) for name in self._names if name in inputs}
-                given = {t.untyped_storage().data_ptr() for t in tensors.values()} if self._on_host else set()
-                return {name: self._to_numpy(value, given) for name, value in self._named(self._call(tensors))}
+                taken = {t.untyped_storage().data_ptr() for t in tensors.values()} if self._on_host else set()
+                return {name: self._to_numpy(value, taken) for name, value in self._named(self._call(tensors))}
         except DeepSeekError:
             raise
         # Operators raise RuntimeError, IndexError, TypeError, ...: all are failures of this one request.
@@ -83,11 +82,14 @@ class TorchExecutor:
             module = module.to(self._device)
             if self._dtype is not None:
                 module = module.to(self._dtype)
-            return module.to(memory_format=torch.channels_last) if settings.channels_last else module
         except torch.OutOfMemoryError as exc:
             raise OutOfMemoryError(f"the weights do not fit on {self._device}") from exc
         except RuntimeError as exc:
             raise DeviceError(f"PyTorch can't use {self._device}: {exc}") from exc
+        try:
+            return module.to(memory_format=torch.channels_last) if settings.channels_last else module
+        except RuntimeError as exc:
+            raise ModelError(f"its weights have no such layout: {exc}", hint="leave `torch.channels_last` out") from exc
 
     def _tensor(self, name: str, value: Any) -> torch.Tensor:
         tensor = _adopt(name, value)
@@ -99,17 +101,27 @@ class TorchExecutor:
         # Not waiting pays on the way to a card alone: from there, the host would read what has not arrived.
         return tensor.to(self._device, dtype, non_blocking=not self._on_host, copy=self._copies, memory_format=layout)
 
-    def _to_numpy(self, tensor: torch.Tensor, given: set[int]) -> Any:
-        """On the host, and the caller's own to write to: a view of a parameter or of an input is copied.
+    def _to_numpy(self, tensor: torch.Tensor, taken: set[int]) -> Any:
+        """On the host, and the caller's own to write to.
 
-        Half precisions come as float32, so that a pipeline's outputs do not change with `torch.dtype`.
+        A view of an input, of another output, or of what the module holds is copied. NumPy has no bfloat16, which
+        comes as float32; so does a half precision that `torch.dtype` asks for, so that outputs do not change with it.
+
+        Args:
+            tensor: an output.
+            taken: memory that belongs to somebody; that of the output is added.
         """
-        if tensor.dtype in _HALVES:
+        if tensor.dtype is torch.bfloat16 or (self._dtype is torch.float16 and tensor.dtype is torch.float16):
             tensor = tensor.float()
         if not tensor.is_cpu:
-            return tensor.cpu().numpy()
+            return tensor.cpu().resolve_conj().resolve_neg().numpy()
+        if tensor.is_conj() or tensor.is_neg():
+            tensor = tensor.resolve_conj().resolve_neg()
         place = tensor.untyped_storage().data_ptr()
-        return tensor.numpy().copy() if place in given or place in self._kept else tensor.numpy()
+        if place in taken or place in self._kept or 0 in tensor.stride():
+            return tensor.numpy().copy()
+        taken.add(place)
+        return tensor.numpy()
 
     def _call(self, tensors: dict[str, torch.Tensor]) -> Any:
         module = self._module
@@ -156,6 +168,9 @@ def _adopt(name: str, value: Any) -> torch.Tensor:
     try:
         if isinstance(value, np.ndarray):
             return _from_numpy(value)
+        if "str" in str(value.dtype):
+            # TensorFlow ends the process when its text is asked for in this way.
+            raise TypeError("PyTorch has no text")
         tensor: torch.Tensor = value.detach() if isinstance(value, torch.Tensor) else from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as exc:
         raise InputError(f"PyTorch can't take the input `{name}`: {exc}") from exc
@@ -168,8 +183,28 @@ def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
     if min(array.strides, default=0) < 0:
         # from_numpy refuses these, and from_dlpack ends the process (not the call).
         array = np.ascontiguousarray(array)
-    # from_numpy is the faster of the two, but warns of arrays that may not be written to.
-    return torch.from_numpy(array) if array.flags.writeable else from_dlpack(array)
+    # What may not be written to (a file that is mapped, a bytes object) is copied: a module that works in place would
+    # end the process.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _held(module: Any) -> list[torch.Tensor]:
+    """Every tensor that a module keeps: parameters, buffers, plain attributes (in lists and dictionaries too)."""
+    values: list[Any] = [*module.parameters(), *module.buffers()]
+    if isinstance(module, torch.jit.ScriptModule):
+        values += _script_values(module)
+    else:
+        values += [value for part in module.modules() for value in vars(part).values()]
+    return [leaf for value in values for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _script_values(module: Any) -> list[Any]:
+    """What a script reads: its attributes, which it does not list, and the constants of its graph."""
+    graph = module.inlined_graph
+    names = {node.s("name") for node in graph.findAllNodes("prim::GetAttr", True)}
+    constants = [node for node in graph.findAllNodes("prim::Constant", True) if "value" in node.attributeNames()]
+    values = [getattr(part, name, None) for part in module.modules() for name in names]
+    return values + [node.t("value") for node in constants if node.kindOf("value") == "t"]
 
 
 class _Threads:
@@ -204,6 +239,7 @@ def _output_spec(name: str, value: Any) -> TensorSpec:
 
 def _translate(exc: Exception) -> ExecutionError | OutOfMemoryError:
     text = str(exc).strip() or type(exc).__name__
-    if isinstance(exc, torch.OutOfMemoryError | MemoryError) or "not enough memory" in text:
+    lacking = ("not enough memory", "can't allocate memory")
+    if isinstance(exc, torch.OutOfMemoryError | MemoryError) or any(words in text for words in lacking):
         return OutOfMemoryError("PyTorch ran out of memory", hint="send a smaller batch")
     return ExecutionError(f"PyTorch failed: {text.splitlines()[-1]}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ def exported(source: Source, config: Config) -> Model:
     """A ``torch.export`` archive, looked through by `deepseek_torch.safety` first."""
     check_archive(source.path)
     try:
-        with restricted_reader():
+        with restricted_reader(), _silent("torch.export"), _silent("torch._export"):
             program = torch.export.load(source.path)
     # The archive's reader raises whatever its parsers do (AssertionError, KeyError, JSON errors, ...).
     except Exception as exc:
@@ -97,16 +99,41 @@ def hugging_face(source: Source, config: Config) -> Model:
         kind = getattr(transformers, name, None)
         if kind is None or (kind is not transformers.AutoModel and not _is_model_class(kind)):
             raise ValueError(f"its architecture `{name}` is no model class of transformers")
-        module = kind.from_pretrained(source.path, config=settings, use_safetensors=True, **safe)
+        with _silent("transformers.modeling_utils"):
+            # What does not fit is told in `found`, and refused below.
+            module, found = kind.from_pretrained(
+                source.path,
+                config=settings,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **safe,
+            )
     # transformers raises OSError, ValueError, KeyError, SafetensorError and more for a folder that is not whole.
     except Exception as exc:
         raise _corrupt(source, exc) from exc
+    lacking = [*map(str, found["missing_keys"]), *(str(item[0]) for item in found["mismatched_keys"])]
+    if lacking and config[TorchSettings].strict:
+        what = f"{len(lacking)} of its weights are missing or of another shape: {', '.join(sorted(lacking)[:5])}"
+        hint = "save the whole model, or set `torch.strict: false` to let them be random"
+        raise ModelError(what, where=str(source.path), hint=hint)
     taken = [name for name in inspect.signature(module.forward).parameters if name in _HF_INPUTS]
     specs = [
         TensorSpec(name, _HF_INPUTS[name][0], (ANY,) * _HF_INPUTS[name][1], optional=name not in _HF_NEEDED)
         for name in taken
     ]
     return _model(source, module.eval(), specs, keywords=True)
+
+
+@contextmanager
+def _silent(logger: str) -> Iterator[None]:
+    """A library's reports of what it raises, tracebacks among them, are ours to make."""
+    found = logging.getLogger(logger)
+    before, found.disabled = found.disabled, True
+    try:
+        yield
+    finally:
+        found.disabled = before
 
 
 def _forward_specs(module: Any) -> list[TensorSpec]:
@@ -184,11 +211,20 @@ def _factory(config: Config) -> torch.nn.Module:
 
 
 def _python_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
+    """The module of a file: known by name while it runs (dataclasses ask for it), and able to import its neighbours."""
+    if not path.is_file():
         raise ConfigError(f"there is no file {path}")
+    name = f"{path.stem}_{abs(hash(path.resolve()))}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 

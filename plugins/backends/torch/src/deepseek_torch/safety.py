@@ -46,11 +46,14 @@ def read_checkpoint(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
-        if "Weights only load failed" not in str(exc):
-            raise ModelError(f"the checkpoint is corrupt: {exc}", where=str(path)) from exc
+        if "Weights only load failed" not in str(exc) or "GLOBAL" not in str(exc):
+            what = "the checkpoint is corrupt, or no checkpoint of PyTorch's"
+            raise ModelError(what, where=str(path), hint="save or download it again") from exc
         raise UnsafeModelError(_reason(exc), where=str(path), hint=_WAY_OUT) from exc
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as exc:
-        raise ModelError(f"the checkpoint is corrupt: {_first_line(exc)}", where=str(path)) from exc
+    # Random bytes make the unpickler raise IndexError, TypeError, ... as well.
+    except Exception as exc:
+        what = f"the checkpoint is corrupt: {type(exc).__name__}: {_first_line(exc)}"
+        raise ModelError(what, where=str(path), hint="save or download it again") from exc
 
 
 def check_archive(path: Path) -> None:
@@ -120,7 +123,7 @@ def check_graphs(module: Any, path: Path) -> None:
 def _script_faults(archive: zipfile.ZipFile) -> Iterator[str]:
     yield from _twice(archive)
     for name in archive.namelist():
-        for node in ast.walk(ast.parse(archive.read(name))) if name.endswith(".py") else ():
+        for node in ast.walk(ast.parse(archive.read(name))) if name.lower().endswith(".py") else ():
             # `torch.save` is an attribute; in `getattr(torch, "save")` it is a constant.
             word = getattr(node, "attr", getattr(node, "value", getattr(node, "id", None)))
             if isinstance(word, str) and word in _FILE_OPERATORS:
@@ -145,20 +148,23 @@ def restricted_reader() -> Iterator[None]:
 
 def _faults(archive: zipfile.ZipFile) -> Iterator[str]:
     yield from _twice(archive)
-    for name in archive.namelist():
+    for entry in archive.namelist():
+        # As PyTorch's reader finds entries: whatever the case of their names.
+        name = entry.lower()
         if "/aotinductor/" in f"/{name}" or name.endswith((".so", ".cubin")):
             yield f"machine code ({name})"
         elif name.endswith("_constants_config.json"):
-            yield from _pickled_constants(json.loads(archive.read(name)))
+            yield from _pickled_constants(json.loads(archive.read(entry)))
         elif ("/models/" in f"/{name}" and name.endswith(".json")) or name == "serialized_exported_program.json":
-            yield from program_faults(json.loads(archive.read(name)))
-        elif name.endswith(".pt") and not _is_restricted(archive.read(name)):
+            yield from program_faults(json.loads(archive.read(entry)))
+        elif name.endswith(".pt") and not _is_restricted(archive.read(entry)):
             yield f"pickled objects ({name})"
 
 
 def _twice(archive: zipfile.ZipFile) -> Iterator[str]:
-    """Two readers may disagree on which of two entries counts."""
-    yield from (f"two entries named {name}" for name, count in Counter(archive.namelist()).items() if count > 1)
+    """Two readers may disagree on which of two entries counts; PyTorch's does not tell capitals from small letters."""
+    names = Counter(name.lower() for name in archive.namelist())
+    yield from (f"two entries named {name}" for name, count in names.items() if count > 1)
 
 
 def _pickled_constants(config: Mapping[str, Any]) -> Iterator[str]:

@@ -27,4 +27,4 @@ class TorchSettings(Settings):
         Meta(description="Compute in this dtype; inputs and outputs keep theirs. Omitted: as stored."),
     ] = None
     channels_last: Annotated[bool, Meta(description="Keep images as NHWC in memory; faster for convolutions.")] = False
-    threads: Annotated[int, Meta(ge=0, description="Threads inside an operator; 0: PyTorch's choice.")] = 0
+    threads: Annotated[int, Meta(ge=0, le=1024, description="Threads inside an operator; 0: PyTorch's choice.")] = 0

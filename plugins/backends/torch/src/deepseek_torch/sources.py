@@ -25,6 +25,9 @@ def offer(source: Source, config: Config) -> Loader | Decline | None:
     if kind == "state dict" and not config[TorchSettings].factory:
         reason = "it holds weights without code; name the callable that builds the module under `torch.factory`"
         return Decline(f"{source.path.name} is a state dict or checkpoint: {reason}")
+    stored = source.path.suffix.lower() == ".safetensors"
+    if stored and (missing := library_missing("safetensors", "deepseek-torch", "huggingface")):
+        return missing
     if kind == "hugging face folder" and (missing := library_missing("transformers", "deepseek-torch", "huggingface")):
         return missing
     return Loader(kind, "torch", lambda: _reader(kind)(source, config), _weight_bytes(source))
