@@ -22,7 +22,10 @@ class VersionsMetadataHook(MetadataHookInterface):
         """Set `dependencies` and `optional-dependencies`."""
         root = Path(self.root)
         table = runpy.run_path(str(root / "core/src/deepseek/versions.py"))
-        release = os.environ.get("DEEPSEEK_RELEASE") == "1" or not (root / "core/pyproject.toml").exists()
+        switch = os.environ.get("DEEPSEEK_RELEASE", "0")
+        if switch not in ("0", "1"):
+            raise ValueError(f"DEEPSEEK_RELEASE is 1 or 0, not {switch!r}")
+        release = switch == "1" or not (root / "core/pyproject.toml").exists()
 
         def requirement(name: str, folder: str, extra: str = "") -> str:
             wanted = f"{name}[{extra}]" if extra else name

@@ -16,7 +16,8 @@ from deepseek.versions import PLUGINS
 TARGET = Path(__file__).parents[1] / "docs/config.md"
 HEAD = """# Configuration reference
 
-Made from the settings by `make docs`; do not edit. Paths are relative to the pipeline file.
+Made from the settings by `make docs`; do not edit. Paths are relative to the pipeline file, and any
+value may be written `${NAME}` or `${NAME:-default}`, an environment variable.
 `deepseek schema` prints the same as a JSON Schema.
 """
 
@@ -56,11 +57,13 @@ def keys(prefix: str, schema: dict[str, Any]) -> Iterator[str]:
 def kind(field: dict[str, Any]) -> str:
     """A field's type in a few words."""
     if "enum" in field:
-        return ", ".join(f"`{plain(value)}`" for value in field["enum"])
-    if "anyOf" in field:
-        return " or ".join(dict.fromkeys(kind(arm) for arm in field["anyOf"] if arm.get("type") != "null"))
-    if "pattern" in field and "examples" in field:
+        return ", ".join(f"`{plain(value)}`" for value in field["enum"] if value != "")
+    # Null is said by the default, and that a variable may stand anywhere at the page's head.
+    arms = [arm for arm in field.get("anyOf", [field]) if arm.get("type") != "null" and "$ref" not in arm]
+    if "examples" in field and any("pattern" in arm for arm in arms):
         return f"such as `{field['examples'][0]}`"
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(kind(arm) for arm in arms))
     if field.get("format") == "path":
         return "path"
     if field.get("type") == "array":

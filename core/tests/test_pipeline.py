@@ -257,7 +257,7 @@ def test_options_reach_the_scheduler(pipeline: deepseek.Pipeline) -> None:
 
 
 def test_predict_needs_a_codec(pipeline: deepseek.Pipeline) -> None:
-    with pytest.raises(PlanError, match="no codec\n  fix: pip install deepseek-codecs"):
+    with pytest.raises(PlanError, match="no codec\n  fix: let deepseek-codecs take part"):
         pipeline.predict("cat.jpg")
 
 

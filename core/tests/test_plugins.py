@@ -12,7 +12,7 @@ import pytest
 from deepseek.errors import ConfigError, DeepSeekError, HookError, OutOfMemoryError, PluginError
 from deepseek.plugins import Plugin, discover, from_module, select
 from deepseek.registry import Registry
-from deepseek.settings import PluginSettings
+from deepseek.settings import PluginSettings, Selection
 
 HEAD = "from deepseek.plugin import *\n"
 Make = Callable[..., None]
@@ -41,8 +41,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
 
 def registry(version: str = "", **settings: list[str]) -> Registry:
-    chosen = PluginSettings(**settings)  # type: ignore[arg-type]
-    return Registry(select(discover(), version, chosen), chosen.optional)
+    plugins = PluginSettings(**settings)  # type: ignore[arg-type]
+    chosen = Selection(version=version, plugins=plugins)  # type: ignore[arg-type]
+    return Registry(select(discover(), chosen), plugins.optional)
 
 
 def states(found: Registry) -> dict[str, str]:

@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from deepseek.document import Document, Key, dotted
 from deepseek.errors import ConfigError
-from deepseek.settings import KernelSettings, ModelSettings, PluginSettings, Settings
+from deepseek.settings import KernelSettings, ModelSettings, Selection, Settings
 from deepseek.units import Duration, Percent, Size
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -51,7 +51,7 @@ class Config:
         """The model's settings, the shorthand unfolded."""
         model = self.kernel.model
         if isinstance(model, str):
-            if not model or "\0" in model:
+            if "\0" in model:
                 raise self.error("model", f"must be a path (got `{model}`)")
             return ModelSettings(source=self.document.path(model))
         return model
@@ -69,12 +69,15 @@ class Config:
         return ConfigError(f"`{key}` {problem}", where=self.where(key), hint=hint)
 
 
-def settle(document: Document, sections: Mapping[str, type[Settings]]) -> Config:
+def settle(
+    document: Document, sections: Mapping[str, type[Settings]], blocked: Mapping[str, str] | None = None
+) -> Config:
     """Convert and check a whole document.
 
     Args:
         document: from `deepseek.reader.read`.
         sections: every section that an active plugin owns.
+        blocked: plugins that take no part, and why: their sections are not known.
 
     Raises:
         ConfigError: an unknown key, a missing one, or a value of the wrong kind.
@@ -82,22 +85,25 @@ def settle(document: Document, sections: Mapping[str, type[Settings]]) -> Config
     own = {field.encode_name for field in msgspec.structs.fields(KernelSettings)}
     for key in document.data:
         if key not in own and key not in sections:
+            if blocked and key in blocked:
+                what = f"`{key}` is the section of a plugin that takes no part: {blocked[key]}"
+                hint = "remove the section, or let the plugin take part"
+                raise ConfigError(what, where=document.where((key,)), hint=hint)
             raise _unknown(document, (key,), [*own, *sections])
-    mine = {key: value for key, value in document.data.items() if key in own}
+    # A section that is named and left empty (`plugins:`, `fifo:`) is there with its defaults.
+    mine = {key: value for key, value in document.data.items() if key in own and (key, value) != ("plugins", None)}
     kernel = convert(document, (), mine, KernelSettings)
-    # A section that is named and left empty (`fifo:`) is there with its defaults.
     given = {name: {} if document.data.get(name) is None else document.data[name] for name in sections}
     settled = {name: convert(document, (name,), given[name], kind) for name, kind in sections.items()}
     return Config(kernel, settled, document)
 
 
-def first_look(document: Document) -> tuple[str, PluginSettings]:
+def first_look(document: Document) -> Selection:
     """`version` and `plugins`, which decide whose sections exist, before the rest can be checked."""
-    version = document.data.get("version", "")
-    known = {name for name in document.data if name in ("version", "plugins")}
-    data = {name: document.data[name] for name in known} | {"model": ""}
-    kernel = convert(document, (), data, KernelSettings)
-    return str(version), kernel.plugins
+    names = [field.encode_name for field in msgspec.structs.fields(Selection)]
+    return convert(
+        document, (), {name: value for name in names if (value := document.data.get(name)) is not None}, Selection
+    )
 
 
 def convert(document: Document, key: Key, value: object, kind: type[SettingsT]) -> SettingsT:
@@ -173,13 +179,15 @@ def _leaf(document: Document, key: Key, value: object, kind: Any) -> object:
 
 def _problem(message: str, kind: Any) -> str:
     """Msgspec's "Expected `int`, got `str`" as the second half of a sentence about the key."""
+    if message.endswith("of length >= 1"):
+        return "must not be empty"
     if message.startswith("Expected "):
         wanted = (
             message.removeprefix("Expected ").partition(", got")[0].replace(" | ", " or ").replace("null", "nothing")
         )
         return f"must be {wanted}"
     if message.startswith("Invalid enum value"):
-        return f"must be one of {', '.join(f'`{choice}`' for choice in _choices(kind))}"
+        return f"must be one of {', '.join(f'`{choice}`' for choice in _choices(kind) if choice != '')}"
     return message
 
 

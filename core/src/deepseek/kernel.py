@@ -12,7 +12,7 @@ from typing import Any
 
 from deepseek import devices, reader, verify
 from deepseek.config import Config, first_look, settle
-from deepseek.errors import ModelNotFoundError, OutOfMemoryError
+from deepseek.errors import ModelNotFoundError, OutOfMemoryError, PlanError
 from deepseek.fifo import Fifo
 from deepseek.files import exists
 from deepseek.guarded import GuardedCodec, GuardedExecutor, GuardedScheduler
@@ -76,10 +76,13 @@ def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plug
     loads = registry.ask("load", **question)
     offers = registry.ask("execute", device=device, config=config)
     engines = [answer for answer in offers if isinstance(answer.value, Engine)]
-    wanted = wanted_engines(config, engines, offers)
     router = Router(registry.ask("optimize", **question))
-    loader = choose_loader(config, loads, wanted, router, source)
-    route, engine = find_route(config, loader.value.format, wanted, router)
+    try:
+        wanted = wanted_engines(config, engines, offers)
+        loader = choose_loader(config, loads, wanted, router, source)
+        route, engine = find_route(config, loader.value.format, wanted, router)
+    except PlanError as error:
+        raise _with_absent(error, registry) from error
     coding = next(iter(registry.ask("codec", source=source, config=config)), None)
     # The built-in fifo answers always, and last.
     policy = registry.ask("schedule", config=config)[0]
@@ -101,6 +104,13 @@ def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plug
     )
 
 
+def _with_absent(error: PlanError, registry: Registry) -> PlanError:
+    """The error, with the plugins that were not asked: one of them may be what is missing."""
+    absent = [f"{plugin.name} ({plugin.why})" for plugin in registry.plugins if plugin.state != "active"]
+    asked = f"; not asked: {', '.join(absent)}" if absent else ""
+    return type(error)(f"{error.what}{asked}", where=error.where, hint=error.hint)
+
+
 def _report(registry: Registry) -> None:
     """Optional plugins are passed over, but not in silence."""
     for plugin in registry.plugins:
@@ -113,10 +123,11 @@ def configure(
 ) -> tuple[Config, Registry]:
     """Read the document, choose and import the plugins, then check the whole against their sections."""
     doc = reader.read(configuration, overrides)
-    version, chosen = first_look(doc)
+    chosen = first_look(doc)
     found = [*discover(), *(from_module(module) for module in plugins)]
-    registry = Registry(select(found, version, chosen), chosen.optional)
-    return settle(doc, registry.sections()), registry
+    registry = Registry(select(found, chosen, doc.where), chosen.plugins.optional)
+    blocked = {plugin.name: plugin.why for plugin in registry.plugins if plugin.state != "active"}
+    return settle(doc, registry.sections(), blocked), registry
 
 
 def assemble(plan: Plan) -> Pipeline:

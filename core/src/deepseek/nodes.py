@@ -16,6 +16,7 @@ from deepseek.errors import ConfigError
 MAX_NODES = 20_000
 MAX_DEPTH = 50
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -59,6 +60,9 @@ class Reader:
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise ConfigError(f"this unfolds into more than {MAX_NODES} values", where=where, hint="check its anchors")
+        if isinstance(node, MappingNode | SequenceNode) and node.tag not in _PLAIN_TAGS:
+            hint = "tags such as !!python/object are never executed; write plain values"
+            raise ConfigError(f"`{node.tag}` is not a kind of value", where=where, hint=hint)
         if isinstance(node, MappingNode):
             return self.mapping(node, key)
         if isinstance(node, SequenceNode):

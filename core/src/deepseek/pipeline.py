@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -66,11 +66,10 @@ class Pipeline:
         self.steps = steps
         self._scheduler = scheduler
         self._codec = codec
-        self._resources = resources
+        # Closed by itself when nobody knows it any more, and at the latest when the program ends.
+        self._close = weakref.finalize(self, resources.close)
         self._run = scheduler.run
         self._check = input_check(executor.signature)
-        self._closing = threading.Lock()
-        self._closed = False
 
     def run(self, inputs: Tensors | None = None, options: Options = NO_OPTIONS, /, **tensors: Any) -> dict[str, Any]:
         """Compute on the caller's thread: named tensors in, named NumPy arrays out.
@@ -189,7 +188,8 @@ class Pipeline:
             (1, 3, 8, 8)
         """
         if self._codec is None:
-            raise PlanError("this pipeline has no codec", hint="pip install deepseek-codecs, or use run() with tensors")
+            hint = "let deepseek-codecs take part (`deepseek plugins` tells whether it does), or use run() with tensors"
+            raise PlanError("this pipeline has no codec", hint=hint)
         return self._codec
 
     def close(self) -> None:
@@ -202,12 +202,9 @@ class Pipeline:
             >>> pipeline = deepseek.build("pipeline.yaml")
             >>> pipeline.close()
         """
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
         self._run = _refuse
-        self._resources.close()
+        # Once, whoever comes first.
+        self._close()
 
     def __enter__(self) -> Self:
         return self

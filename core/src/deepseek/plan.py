@@ -84,8 +84,13 @@ class Plan(Record):
             4...
         """
         engine = self.engine.record
-        library = engine.library_bytes if self.device.kind == "cpu" else 0
-        return round(library + engine.weight_copies * self.loader.record.weight_bytes)
+        weights = engine.weight_copies * self.loader.record.weight_bytes
+        if self.device.kind != "cpu":
+            return round(weights)
+        # What is converted is loaded by its own engine first, whose library stays.
+        formats = {item.takes for item in self.passes if item.takes != item.gives}
+        used = [engine, *(one for one in self.engines if one is not engine and one.accepts & formats)]
+        return round(weights + sum(one.library_bytes for one in used))
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values: what ``deepseek explain --json`` prints.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import Distribution, distributions
 from types import ModuleType
 
 from msgspec.structs import replace
 
+from deepseek.document import Key
 from deepseek.errors import IncompatiblePluginError, PluginError
 from deepseek.records import Record
-from deepseek.settings import PluginSettings
+from deepseek.settings import Selection
 from deepseek.versions import API, PLUGINS, VERSIONS, distribution, members, unwritten
 
 GROUP = "deepseek"
@@ -114,8 +115,13 @@ def from_module(module: ModuleType) -> Plugin:
     return Plugin(name, f"<{name}>", "0", name, f"{API[0]}.{API[1]}", module=module)
 
 
-def select(found: Iterable[Plugin], version: str, settings: PluginSettings) -> list[Plugin]:
+def select(found: Iterable[Plugin], chosen: Selection, where: Callable[[Key], str] = lambda _: "") -> list[Plugin]:
     """Decide by version, `plugins.enable` and `plugins.disable` who takes part; mark the others blocked.
+
+    Args:
+        found: from `discover`.
+        chosen: what the pipeline says.
+        where: the place of a key in the pipeline file, for errors.
 
     Raises:
         PluginError: a plugin that is asked for is not installed, or not written yet.
@@ -126,8 +132,9 @@ def select(found: Iterable[Plugin], version: str, settings: PluginSettings) -> l
         twice = sum(other.name == plugin.name for other in plugins) > 1
         if plugin.module and (twice or plugin.name == KERNELS):
             raise PluginError(f"two plugins are named `{plugin.name}`", hint="give the modules different names")
+    version, settings = chosen.version, chosen.plugins
     wanted = set(members(version)) | set(settings.enable) if version else names
-    _all_known(names, version, settings)
+    _all_known(names, chosen, where)
     selected = []
     for plugin in plugins:
         why = ""
@@ -139,28 +146,31 @@ def select(found: Iterable[Plugin], version: str, settings: PluginSettings) -> l
     return selected
 
 
-def _all_known(names: set[str], version: str, settings: PluginSettings) -> None:
+def _all_known(names: set[str], chosen: Selection, where: Callable[[Key], str]) -> None:
+    version, settings = chosen.version, chosen.plugins
     if version:
         missing = set(members(version)) - names - set(settings.disable)
-        _require_written(version, missing)
+        _require_written(version, missing, where(("version",)))
         if missing:
             lacking = ", ".join(distribution(name) for name in sorted(missing))
             hint = f"pip install 'deepseek[{version}]', or list the plugins to do without under `plugins.disable`"
-            raise PluginError(f"{version} needs {lacking}, not installed here", hint=hint)
+            raise PluginError(f"{version} needs {lacking}, not installed here", where=where(("version",)), hint=hint)
     for key in ("enable", "disable", "optional"):
-        for name in getattr(settings, key):
+        for number, name in enumerate(getattr(settings, key)):
             if name not in names and not (key != "enable" and name in _curated()):
                 near = difflib.get_close_matches(name, sorted(names), n=1)
                 hint = f"did you mean `{near[0]}`?" if near else f"installed: {', '.join(sorted(names)) or 'none'}"
-                raise PluginError(f"`plugins.{key}` names `{name}`, which is not an installed plugin", hint=hint)
+                what = f"`plugins.{key}` names `{name}`, which is not an installed plugin"
+                raise PluginError(what, where=where(("plugins", key, number)), hint=hint)
 
 
-def _require_written(version: str, missing: set[str]) -> None:
+def _require_written(version: str, missing: set[str], where: str) -> None:
     absent = missing & set(unwritten(version))
     if absent:
         ready = [name for name in VERSIONS if not unwritten(name)]
         hint = f"complete versions: {', '.join(ready)}; or list them under `plugins.disable`; see `deepseek versions`"
-        raise PluginError(f"{version} is not complete yet: {', '.join(sorted(absent))} not written", hint=hint)
+        what = f"{version} is not complete yet: {', '.join(sorted(absent))} not written"
+        raise PluginError(what, where=where, hint=hint)
 
 
 def _curated() -> set[str]:

@@ -22,7 +22,10 @@ def read(source: str | Path | Mapping[str, object], overrides: Sequence[str] = (
         ConfigError: unreadable, not YAML, a duplicate key, an environment variable that is not set.
     """
     if isinstance(source, Mapping):
-        document = Document(_plain(source), "<dict>", Path.cwd())
+        try:
+            document = Document(_plain(source), "<dict>", Path.cwd())
+        except RecursionError:
+            raise ConfigError("the configuration holds itself, or is nested too deeply") from None
     elif isinstance(source, str | Path):
         document = _read_file(Path(source))
     else:
@@ -48,14 +51,17 @@ def _plain(value: Mapping[str, object]) -> dict[str, object]:
 
 def _read_file(path: Path) -> Document:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise ConfigError("the pipeline file is larger than 1 MiB", where=str(path), hint="is it a model's file?")
-        text = path.read_text(encoding="utf-8")
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError("there is no such pipeline file", where=str(path), hint=_siblings(path)) from None
     except (OSError, ValueError) as exc:
         raise ConfigError(f"the pipeline file can't be read ({exc})", where=str(path)) from exc
-    document = Document({}, str(path), path.resolve().parent)
+    # What is no file of a folder (a pipe, `<(...)` of a shell) has the working directory for a base.
+    document = Document({}, str(path), path.resolve().parent if path.is_file() else Path.cwd())
     data = _parse(document, text, str(path))
     if not isinstance(data, dict):
         raise ConfigError(
@@ -80,6 +86,9 @@ def _override(document: Document, override: str) -> None:
     node = document.data
     for index, key in enumerate(keys[:-1]):
         child = node.setdefault(key, {})
+        if isinstance(child, list):
+            what = f"`{'.'.join(keys[: index + 1])}` is a list: its items can't be set one by one"
+            raise ConfigError(what, where=f"--set {name}", hint="set the whole list: --set key=[1, 2]")
         if not isinstance(child, dict):
             # A shorthand such as `model: file.onnx` becomes the mapping that it stands for.
             child = node[key] = {"source": child} if keys[: index + 1] == ["model"] else {}

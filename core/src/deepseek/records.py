@@ -33,8 +33,8 @@ def _is_a(value: object, kind: Any) -> bool:
     origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return any(_is_a(value, arm) for arm in arguments)
-    if origin is frozenset:
-        return isinstance(value, frozenset) and all(_is_a(item, arguments[0]) for item in value)
+    if origin in (frozenset, tuple):
+        return isinstance(value, origin) and all(_is_a(item, arguments[0]) for item in value)
     if origin is float:
         return isinstance(value, float | int)
     return callable(value) if origin is Callable else isinstance(value, origin)

@@ -179,16 +179,14 @@ class Registry:
         except NOBODYS_FAULT:
             raise
         except DeepSeekError as exc:
-            # Libraries turn interrupts into failures of their own, which a plugin has translated then.
-            cause = _interruption(exc)
-            if cause is None:
-                raise
-            raise cause from None
+            _pass_interrupts(exc)
+            raise
         except MemoryError as exc:
             hint = "use a smaller model, a smaller dtype, or a machine with more memory"
             raise OutOfMemoryError(f"{self.describe(plugin)} ran out of memory {doing}", hint=hint) from exc
         # Foreign libraries raise BaseExceptions too (pyo3's panics), and a sys.exit() is no way to end the program.
         except BaseException as exc:
+            _pass_interrupts(exc)
             if isinstance(exc, OSError) and is_full(exc):
                 raise disk_full(exc.filename or doing) from exc
             if isinstance(exc, OSError) and exc.filename and reading:
@@ -199,9 +197,10 @@ class Registry:
             raise HookError(what, hint=hint) from exc
 
 
-def _interruption(error: BaseException) -> BaseException | None:
-    """The interrupt that an error came from, if any."""
+def _pass_interrupts(error: BaseException) -> None:
+    """Raise the interrupt that an error came from, if any: libraries turn them into failures of their own."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, NOBODYS_FAULT):
+    while cause is not None:
+        if isinstance(cause, NOBODYS_FAULT):
+            raise cause from None
         cause = cause.__cause__ or cause.__context__
-    return cause

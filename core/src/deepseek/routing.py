@@ -11,6 +11,7 @@ from deepseek.offers import Decline, Loader, Pass, Stage
 from deepseek.plan import PlannedPass
 from deepseek.registry import Answer
 from deepseek.types import Source
+from deepseek.versions import PLUGINS, distribution
 
 
 def wanted_engines(config: Config, engines: list[Answer], offers: list[Answer]) -> list[Answer]:
@@ -25,7 +26,8 @@ def wanted_engines(config: Config, engines: list[Answer], offers: list[Answer]) 
             raise _declined(f"the engine `{name}` can't be used", [answer], config.where("engine"))
     if name:
         names = ", ".join(sorted(answer.value.name for answer in engines)) or "none"
-        hint = f"engines here: {names}; others come with their plugin (pip install deepseek-{name})"
+        more = f"; pip install {distribution(name)}" if name in PLUGINS else ""
+        hint = f"engines here: {names}{more}"
         raise PlanError(f"there is no engine `{name}`", where=config.where("engine"), hint=hint)
     raise _declined("no engine is ready", declined, config.document.name)
 

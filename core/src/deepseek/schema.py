@@ -23,9 +23,10 @@ from deepseek.units import Duration, Percent, Size
 def json_schema(sections: Mapping[str, type[Settings]]) -> dict[str, Any]:
     """A JSON Schema (2020-12) that editors use to complete and check a pipeline file."""
     root = struct_schema(KernelSettings)
-    for name, kind in sections.items():
-        # A section that is named and left empty has its defaults.
-        root["properties"][name] = {**struct_schema(kind), "type": ["object", "null"]}
+    own = root["properties"]
+    own |= {name: struct_schema(kind) for name, kind in sections.items()}
+    # What is named and left empty has its defaults.
+    own |= {name: {**own[name], "type": ["object", "null"]} for name in ("plugins", *sections)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **root,
@@ -53,7 +54,8 @@ def _field(field: msgspec.structs.FieldInfo, kind: Any) -> dict[str, Any]:
     schema = _schema(kind)
     default = field.default_factory() if callable(field.default_factory) else field.default
     if default is not msgspec.NODEFAULT and default is not None and not isinstance(default, msgspec.Struct):
-        schema["default"] = str(default) if isinstance(default, Path | Duration | Size | Percent) else default
+        own = isinstance(default, Path | Duration | Size | Percent)
+        schema["default"] = str(default) if own else msgspec.to_builtins(default)
     return schema
 
 
@@ -77,12 +79,13 @@ def _schema(kind: Any) -> dict[str, Any]:
 
 
 def _leaf(kind: Any) -> dict[str, Any]:
-    """What msgspec says of a plain value; what is not text may be written as ``${NAME}`` too."""
+    """What msgspec says of a plain value; what is not any text may be written as ``${NAME}`` too."""
     schema = dict(msgspec.json.schema(kind, schema_hook=_custom))
-    if schema.get("type") not in ("integer", "number", "boolean"):
+    if schema.get("type") == "null" or (schema.get("type") == "string" and not {"enum", "pattern"} & schema.keys()):
         return schema
     told: dict[str, Any] = {key: schema.pop(key) for key in ("description", "examples", "title") if key in schema}
-    return {"anyOf": [schema, {"$ref": "#/$defs/variable"}], **told}
+    arms = schema["anyOf"] if list(schema) == ["anyOf"] else [schema]
+    return {"anyOf": [*arms, {"$ref": "#/$defs/variable"}], **told}
 
 
 def _holds_struct(kind: Any) -> bool:
@@ -93,7 +96,8 @@ def _holds_struct(kind: Any) -> bool:
 
 def _custom(kind: type) -> dict[str, Any]:
     if issubclass(kind, Path):
-        return {"type": "string", "format": "path"}
+        return {"type": "string", "format": "path", "minLength": 1}
     if issubclass(kind, Duration | Size | Percent):
-        return {"type": ["string", "number"], **kind.schema}
+        examples = {"examples": list(kind.examples)}
+        return {"anyOf": [{"type": "string", "pattern": kind.pattern}, dict(kind.plain)], **examples}
     raise NotImplementedError(kind)

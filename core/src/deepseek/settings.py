@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -27,14 +27,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
 
+Dtype = Literal[
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "bfloat16", "float32",
+    "float64", "complex64", "complex128", "str",
+]  # fmt: skip
+
+
 class TensorSettings(Settings):
     """A tensor as the pipeline declares it."""
 
-    dtype: Annotated[str, Meta(description="Element type by its NumPy name.", examples=["float32", "int64"])] = (
-        "float32"
-    )
+    dtype: Annotated[Dtype, Meta(description="Element type by its NumPy name; `str` for text.")] = "float32"
     shape: Annotated[
-        list[int] | None, Meta(description="One size per dimension, -1 where it varies; omitted: not known.")
+        list[Annotated[int, Meta(ge=-1, le=1 << 40)]] | None,
+        Meta(description="One size per dimension, -1 where it varies; omitted: not known."),
     ] = None
 
     def spec(self, name: str) -> TensorSpec:
@@ -69,14 +74,22 @@ class PluginSettings(Settings):
     optional: Annotated[list[str], Meta(description="Plugins whose failures are reported and passed over.")] = []
 
 
-class KernelSettings(Settings):
-    """What every pipeline can say, whatever is installed."""
+class Selection(Settings):
+    """What decides which plugins take part, and so which sections there are."""
 
-    model: Annotated[ModelSettings | str, Meta(description="The model: its path, or a mapping.")]
     version: Annotated[
-        str, Meta(description="The curated plugin set, v1 to v6; empty: every installed plugin.", pattern="^(v[1-6])?$")
+        Literal["", "v1", "v2", "v3", "v4", "v5", "v6"],
+        Meta(description="The curated plugin set; empty: every installed plugin."),
     ] = ""
     plugins: Annotated[PluginSettings, Meta(description="Additions to and removals from that set.")] = PluginSettings()
+
+
+class KernelSettings(Selection, frozen=True, kw_only=True):
+    """What every pipeline can say, whatever is installed."""
+
+    model: Annotated[
+        ModelSettings | Annotated[str, Meta(min_length=1)], Meta(description="The model: its path, or a mapping.")
+    ]
     engine: Annotated[
         str, Meta(description="The engine that executes; empty: the first that takes the model's format.")
     ] = ""

@@ -34,7 +34,7 @@ class Array(Protocol):
 Tensors: TypeAlias = Mapping[str, Array]
 
 
-class TensorSpec(Record):
+class TensorSpec(Stated):
     """One input or output of a model.
 
     Attributes:
@@ -58,7 +58,7 @@ class TensorSpec(Record):
         return f"{self.name}: {self.dtype or '?'}[{shape}]"
 
 
-class Signature(Record):
+class Signature(Stated):
     """A model's inputs and outputs, in the order in which the model takes and returns them.
 
     Example:

@@ -6,7 +6,8 @@ import math
 import re
 from typing import ClassVar, Self
 
-_NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµ%]*)\s*$")
+_DIGITS = r"[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+_NUMBER = re.compile(rf"\s*({_DIGITS})\s*([A-Za-zµ%]*)\s*$")
 #: Bytes that no machine has; what is larger is a slip of the pen.
 _LARGEST = 1 << 60
 
@@ -27,10 +28,10 @@ class Duration(float):
     """
 
     wanted: ClassVar[str] = "a duration such as `2ms`, `1.5s` or `5m`"
-    schema: ClassVar[dict[str, object]] = {
-        "pattern": r"^\s*[0-9.]+\s*(us|µs|ms|s|m|h|d)\s*$",
-        "examples": ["2ms", "5m"],
-    }
+    #: For the JSON Schema: what may be written as text, and as a number.
+    pattern: ClassVar[str] = rf"^\s*{_DIGITS}\s*(us|µs|ms|s|m|h|d)\s*$"
+    plain: ClassVar[dict[str, object]] = {"const": 0}
+    examples: ClassVar[tuple[str, ...]] = ("2ms", "5m")
     _UNITS: ClassVar[dict[str, float]] = {
         "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0,
     }  # fmt: skip
@@ -64,10 +65,9 @@ class Size(int):
     """
 
     wanted: ClassVar[str] = "a size such as `512MiB` or `16GiB`"
-    schema: ClassVar[dict[str, object]] = {
-        "pattern": r"^\s*[0-9.]+\s*([KMGT]i?B|B)\s*$",
-        "examples": ["512MiB", "16GiB"],
-    }
+    pattern: ClassVar[str] = rf"^\s*{_DIGITS}\s*([KMGT]i?B|B)\s*$"
+    plain: ClassVar[dict[str, object]] = {"type": "integer", "minimum": 0}
+    examples: ClassVar[tuple[str, ...]] = ("512MiB", "16GiB")
     _UNITS: ClassVar[dict[str, int]] = {
         "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
         "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
@@ -102,7 +102,9 @@ class Percent(float):
     """
 
     wanted: ClassVar[str] = "a percentage such as `1%`, or a number from 0 to 1"
-    schema: ClassVar[dict[str, object]] = {"pattern": r"^\s*[0-9.]+\s*%\s*$", "examples": ["1%"]}
+    pattern: ClassVar[str] = rf"^\s*{_DIGITS}\s*%\s*$"
+    plain: ClassVar[dict[str, object]] = {"type": "number", "minimum": 0, "maximum": 1}
+    examples: ClassVar[tuple[str, ...]] = ("1%",)
 
     @classmethod
     def parse(cls, value: object) -> Self:

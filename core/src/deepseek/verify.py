@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from deepseek.errors import ModelError
+from deepseek.errors import DeepSeekError, ModelError
 from deepseek.offers import Engine
 from deepseek.protocols import Executor
 from deepseek.types import ANY, Model, Signature, TensorSpec
@@ -17,6 +17,9 @@ TOLERANCE = 1e-3
 #: Stand in for dimensions that may vary, the first and the others. Not one, which exporters specialise on,
 #: and not the same, lest two dimensions be taken for one.
 SAMPLE_ROWS, SAMPLE_SIZE = 2, 8
+
+#: Sizes of batches that are compared: the sample's, the smallest, and one of which nothing was said.
+SIZES = (SAMPLE_ROWS, 1, 11)
 
 
 def compare(original: Model, converted: Model, engines: Sequence[Engine]) -> str:
@@ -59,15 +62,29 @@ def _engine(engines: Sequence[Engine], kind: str) -> Engine | None:
 def _compare(original: Executor, converted: Executor) -> str:
     if any(spec.shape is None for spec in converted.signature.inputs):
         return "not checked: the shapes of the inputs are not known"
-    inputs = sample(converted.signature)
-    wanted, got = original.run(inputs, ()), converted.run(inputs, ())
+    worst = 0.0
+    # An exporter may have kept the way that a batch of the sample's size takes, and no other.
+    for rows in SIZES if any(spec.shape and spec.shape[0] == ANY for spec in converted.signature.inputs) else SIZES[:1]:
+        inputs = sample(converted.signature, rows)
+        try:
+            wanted = original.run(inputs, ())
+        except DeepSeekError:
+            if rows == SIZES[0]:
+                raise
+            # A size that the model does not take.
+            continue
+        worst = max(worst, _difference(wanted, converted.run(inputs, ()), f"a batch of {rows}"))
+    return f"largest error on random input {worst:.1e} of the largest output"
+
+
+def _difference(wanted: Mapping[str, Any], got: Mapping[str, Any], what: str) -> float:
     if wanted.keys() != got.keys():
         raise ModelError(f"the conversion changed the outputs from {', '.join(wanted)} to {', '.join(got)}")
     worst = max((_distance(name, wanted[name], got[name]) for name in wanted), default=0.0)
     if not worst <= TOLERANCE:
         hint = "use the model's own engine, or convert it with its own tools"
-        raise ModelError(f"the converted model is off by {worst:.2g} (limit {TOLERANCE:g})", hint=hint)
-    return f"largest error on random input {worst:.1e} of the largest output"
+        raise ModelError(f"the converted model is off by {worst:.2g} with {what} (limit {TOLERANCE:g})", hint=hint)
+    return worst
 
 
 def _distance(name: str, wanted: Any, got: Any) -> float:

@@ -88,7 +88,7 @@ class Verbs(click.Group):
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="deepseek-core", prog_name="deepseek")
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@click.option("--debug", is_flag=True, help="Show a traceback with every error, before or after the verb.")
 def app(debug: bool) -> None:
     """Load, optimize, schedule and execute deep-learning models."""
 
@@ -101,24 +101,21 @@ def main(arguments: list[str] | None = None) -> None:
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _terminate)
     _open_streams()
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    # Wherever it stands among the arguments.
+    debug = "--debug" in given
     try:
-        code = _run(arguments)
-    except DeepSeekError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
+        code = _run([argument for argument in given if argument != "--debug"])
     except Terminated as signalled:
         code = signalled.exit_code
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         code = _fault(error)
     sys.exit(code)
 
 
-def _run(arguments: list[str] | None) -> int:
+def _run(arguments: list[str]) -> int:
     output = sys.stdout
     try:
         result: Any = app(arguments, standalone_mode=False)
@@ -139,19 +136,18 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _fault(error: Exception) -> int:
-    """Report what is none of our errors; the exit code."""
+    """Report an error; its exit code."""
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         _discard_output()
         return 0
-    known: DeepSeekError | None = None
+    known = error if isinstance(error, DeepSeekError) else None
     if isinstance(error, OSError) and is_full(error):
         _discard_output()
         known = disk_full("standard output")
     elif isinstance(error, MemoryError):
         known = OutOfMemoryError("there is not enough memory", hint="use a smaller model or batch")
-    else:
-        known = _of_a_plugin(error)
-    what = known or f"internal: {type(error).__name__}: {error}\n  fix: report it; `deepseek --debug ...` shows where"
+    known = known or _of_a_plugin(error)
+    what = known or f"internal: {type(error).__name__}: {error}\n  fix: report it; --debug shows where"
     print(f"error: {what}", file=sys.stderr)
     return known.exit_code if known else EXIT_BUG
 
@@ -166,7 +162,7 @@ def _of_a_plugin(error: Exception) -> DeepSeekError | None:
         owner = owners.get(str(frame.f_globals.get("__name__")).partition(".")[0])
         if owner:
             what = f"{owner} raised: {type(error).__name__}: {error}"
-            return HookError(what, hint="report it to the plugin's author; `deepseek --debug ...` shows where")
+            return HookError(what, hint="report it to the plugin's author; --debug shows where")
     return None
 
 

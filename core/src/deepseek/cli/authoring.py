@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -67,10 +67,10 @@ def write(name: str, target: Path) -> None:
     }
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        scratch.mkdir()
         try:
             _fill(files("deepseek") / "templates" / "plugin", scratch, words)
-            scratch.chmod(0o755)
             scratch.rename(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

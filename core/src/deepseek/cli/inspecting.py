@@ -14,7 +14,6 @@ from deepseek.cli.tables import print_table
 from deepseek.config import first_look
 from deepseek.plugins import Plugin, discover, select
 from deepseek.registry import Registry
-from deepseek.settings import PluginSettings
 from deepseek.versions import API, PLUGINS, VERSIONS, distribution, members, unwritten
 
 
@@ -35,9 +34,10 @@ def explain(pipeline: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 def plugins(pipeline: Path | None, as_json: bool) -> None:
     """List installed plugins, and with PIPELINE which of them it uses, and why not the others."""
     found = discover()
-    version, settings = first_look(reader.read(pipeline)) if pipeline else ("", PluginSettings())
+    document = reader.read(pipeline if pipeline else {})
+    chosen = first_look(document)
     # Every plugin is optional here: a broken one is a row of the table.
-    registry = Registry(select(found, version, settings), optional=[plugin.name for plugin in found])
+    registry = Registry(select(found, chosen, document.where), optional=[plugin.name for plugin in found])
     if as_json:
         print(json.dumps([_row(plugin) for plugin in registry.plugins], indent=2))
         return

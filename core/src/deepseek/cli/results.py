@@ -31,7 +31,7 @@ def open_results(path: Path | None, as_json: bool) -> Iterator[Results]:
         OutputError: an unknown ending, or the file can't be written.
     """
     if path is None:
-        table = JsonLines(sys.stdout.buffer) if as_json else Table()
+        table = JsonLines(sys.stdout.buffer, "standard output") if as_json else Table()
         yield table
         if isinstance(table, Table):
             table.show()
@@ -41,10 +41,10 @@ def open_results(path: Path | None, as_json: bool) -> Iterator[Results]:
     if path.suffix not in (".json", ".jsonl", ".npz") and not is_device:
         raise OutputError(f"no way to write `{path.suffix}` files", where=str(path), hint="use .json, .jsonl or .npz")
     with atomic_write(path) as scratch:
-        yield from _to_file(path.suffix, scratch)
+        yield from _to_file(path.suffix, scratch, str(path))
 
 
-def _to_file(suffix: str, scratch: Path) -> Iterator[Results]:
+def _to_file(suffix: str, scratch: Path, name: str) -> Iterator[Results]:
     if suffix == ".npz":
         tensors = Tensors()
         yield tensors
@@ -55,7 +55,7 @@ def _to_file(suffix: str, scratch: Path) -> Iterator[Results]:
         scratch.write_bytes(msgspec.json.format(to_json(everything.items), indent=1))
     else:
         with scratch.open("wb") as file:
-            yield JsonLines(file)
+            yield JsonLines(file, name)
 
 
 class Table:
@@ -77,11 +77,12 @@ class Table:
 class JsonLines:
     """One object per item and row, written as it comes: a reader sees the first before the last is computed."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
+        self._name = name
 
     def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
-        with output_errors(getattr(self._file, "name", "standard output")):
+        with output_errors(self._name):
             for answer in answers:
                 self._file.write(to_json(labelled(label, answer)) + b"\n")
             self._file.flush()
@@ -121,10 +122,19 @@ class Tensors:
         # Not numpy.savez, whose own parameters are names that an output can't have.
         with zipfile.ZipFile(path, "w") as archive:
             for name, values in columns.items():
-                # Text is stored as text: objects would have to be pickled.
-                plain = values.astype(str) if values.dtype.kind == "O" else values
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, plain, allow_pickle=False)
+                # A name with slashes would be a path to those who unpack the archive.
+                member = name.replace("/", "_").replace("\\", "_")
+                with archive.open(f"{member}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, _storable(values), allow_pickle=False)
+
+
+def _storable(values: Any) -> Any:
+    """Text as text (objects would have to be pickled), and bfloat16, which NumPy's files do not know, as float32."""
+    import numpy as np
+
+    if values.dtype.kind == "O":
+        return np.asarray([str(_text(item)) for item in values.ravel()]).reshape(values.shape)
+    return values.astype(np.float32) if values.dtype.kind == "V" else values
 
 
 def labelled(label: Any, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +147,16 @@ def labelled(label: Any, answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_json(value: Any) -> bytes:
     """JSON: arrays as nested lists, bytes as text, and null for what is infinite or not a number."""
-    return msgspec.json.encode(value, enc_hook=_plain)
+    return msgspec.json.encode(_without_bytes(value), enc_hook=_plain)
+
+
+def _without_bytes(value: Any) -> Any:
+    """Bytes in an answer as text: msgspec would write them as base64."""
+    if isinstance(value, list):
+        return [_without_bytes(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_bytes(item) for key, item in value.items()}
+    return _text(value) if isinstance(value, bytes) else value
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,8 @@ def run(
 
 def _one(pipeline: Pipeline, path: Path | None, results: Any, keep_going: bool, tell: Tell) -> int:
     """Answer every item of one file; its error's exit code when it failed and that is to be passed over."""
+    label = ""
     try:
-        label = ""
         for label, tensors in pipeline.codec.read(path, None if path else sys.stdin.buffer):
             outputs = pipeline.run(tensors)
             results.add(label, outputs, pipeline.codec.decode(outputs))
@@ -75,10 +76,13 @@ def _one(pipeline: Pipeline, path: Path | None, results: Any, keep_going: bool, 
         if not label:
             raise InputError(f"{path or 'standard input'} holds no item")
     except (InputError, ExecutionError, OutOfMemoryError) as error:
+        # What was wrong with a tensor says nothing of the file that it came from.
+        name = label or str(path or "standard input")
+        known = type(error)(error.what, where=error.where or ("" if name in error.what else name), hint=error.hint)
         if not keep_going:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+            raise known from error
+        print(f"error: {known}", file=sys.stderr)
+        return known.exit_code
     return 0
 
 
@@ -91,6 +95,8 @@ def expand(argument: str) -> list[Path | None]:
     """The paths that an argument stands for; None is standard input. Raises InputNotFoundError."""
     if argument == "-":
         return [None]
+    if not argument:
+        raise InputNotFoundError("an INPUT is empty", hint="is a variable of your shell not set?")
     try:
         path = Path(argument).expanduser()
     except RuntimeError as exc:
@@ -108,7 +114,14 @@ def _unfold(path: Path | None, codec: Codec) -> list[Path | None]:
     """A folder as the files in it that the codec reads; anything else as it is."""
     if path is None or not path.is_dir():
         return [path]
-    return [*sorted(item for item in path.rglob("*") if item.suffix.lower() in codec.suffixes and item.is_file())]
+    found: list[Path | None] = []
+    for folder, _, names in os.walk(path, onerror=_unreadable):
+        found += [Path(folder, name) for name in names if Path(name).suffix.lower() in codec.suffixes]
+    return sorted(found, key=str)
+
+
+def _unreadable(exc: OSError) -> None:
+    raise InputError(f"the folder can't be read: {exc.strerror}", where=str(exc.filename), hint="leave it out") from exc
 
 
 def _report(pipeline: Pipeline) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,16 @@ class PluginContract:
             inputs = self.inputs(pipeline, 1)
             _same(pipeline.submit(inputs).result(60), pipeline.run(inputs), self.tolerance)
 
+    def test_answers_are_the_callers_own(self, config: dict[str, Any]) -> None:
+        with self.build(config) as pipeline:
+            inputs = self.inputs(pipeline, 2)
+            kept = {name: np.array(value) for name, value in inputs.items()}
+            wanted = {name: value.copy() for name, value in pipeline.run(inputs).items()}
+            for value in pipeline.run(inputs).values():
+                value[...] = np.zeros((), value.dtype)
+            _same(inputs, kept, 0.0)
+            _same(pipeline.run(inputs), wanted, self.tolerance)
+
     def test_two_pipelines_do_not_disturb_one_another(self, config: dict[str, Any]) -> None:
         with self.build(config) as first:
             inputs = self.inputs(first, 1)
@@ -145,7 +156,7 @@ class PluginContract:
             _same(first.run(inputs), before, self.tolerance)
 
     def test_close_ends_threads_and_refuses_work(self, config: dict[str, Any]) -> None:
-        threads = set(threading.enumerate())
+        threads, folders = set(threading.enumerate()), _folders()
         pipeline = self.build(config)
         inputs = self.inputs(pipeline, 1)
         pipeline.submit(inputs).result(60)
@@ -156,6 +167,7 @@ class PluginContract:
         with pytest.raises(ClosedError):
             pipeline.submit(inputs)
         assert set(threading.enumerate()) <= threads
+        assert _folders() <= folders
 
     def test_building_and_closing_does_not_leak(self, config: dict[str, Any]) -> None:
         process = psutil.Process()
@@ -200,6 +212,11 @@ class PluginContract:
 
     def _hooks(self) -> tuple[str, ...]:
         return next(item.hooks for item in Registry(discover()).plugins if item.name == self.plugin)
+
+
+def _folders() -> set[str]:
+    """The folders of passes that are there now."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("deepseek-*")}
 
 
 def _parts(plan: Plan) -> list[Any]:

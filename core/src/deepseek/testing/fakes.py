@@ -6,6 +6,7 @@ gives its inputs back.
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 import threading
@@ -65,7 +66,8 @@ class EchoExecutor:
         try:
             if self._work:
                 self._work(inputs)
-            return dict(inputs)
+            # Copies: what a model answers is the caller's own.
+            return {name: copy.copy(value) for name, value in inputs.items()}
         finally:
             with self._lock:
                 self._now -= 1

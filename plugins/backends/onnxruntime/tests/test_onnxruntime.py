@@ -129,6 +129,43 @@ def test_text_goes_in_and_out(tmp_path: Path) -> None:
         assert list(pipeline.run(x=np.array(["a", "bc"], object))["y"]) == ["a", "bc"]
 
 
+def test_text_of_tensorflow_s_own(tmp_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    kind = TensorProto.STRING
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    with deepseek.build(
+        {"model": save(tmp_path / "m.onnx", nodes, [info("x", kind, None)], [info("y", kind, None)])}
+    ) as pipeline:
+        assert list(pipeline.run(x=tf.constant(["a", "é"]))["y"]) == ["a", "é"]
+
+
+def test_inputs_of_any_rank(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    path = save(tmp_path / "m.onnx", [helper.make_node("Neg", ["x"], ["y"])], [x], [info("y", 1, None)])
+    with deepseek.build({"model": path}) as pipeline:
+        for shape in ((), (2,), (2, 2)):
+            assert pipeline.run(x=np.ones(shape, "float32"))["y"].shape == shape
+
+
+def test_inputs_whose_first_dimensions_vary_apart(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["a", "b"], ["y"])]
+    path = save(tmp_path / "m.onnx", nodes, [info("a", 1, "N", "M"), info("b", 1, "M", "K")], [info("y", 1, "N", "K")])
+    with deepseek.build({"model": path}) as pipeline:
+        a, b = np.ones((2, 3), "float32"), np.ones((3, 4), "float32")
+        assert pipeline.run(a=a, b=b)["y"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["important.json", "fast.onnx", "labels"])
+def test_the_kept_model_overwrites_nothing_of_others(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("precious")
+    (tmp_path / "labels.json").write_text('["a", "b"]')
+    config = {"model": matmul(tmp_path), "onnxruntime": {"optimized_model": str(tmp_path / name)}}
+    with pytest.raises(OutputError, match="there is a file already that is no optimized model"):
+        deepseek.build(config)
+    assert (tmp_path / name).read_text() == "precious"
+    assert (tmp_path / "labels.json").read_text() == '["a", "b"]'
+
+
 def test_threads_and_levels_reach_the_session(tmp_path: Path) -> None:
     settings = {"threads": 1, "inter_op_threads": 1, "spinning": False, "graph_optimization": "basic"}
     plan = deepseek.explain({"model": matmul(tmp_path), "onnxruntime": settings})

@@ -253,7 +253,24 @@ def test_text_of_tensorflow_s_own(tmp_path: Path) -> None:
     path = signature(tmp_path, lambda x: {"y": tf.strings.upper(x)}, tf.TensorSpec([None], tf.string, name="x"))
     with deepseek.build({"model": path}) as pipeline:
         for text in (tf.constant(["a", "b"]), np.array(["a", "b"], object)):
-            assert list(pipeline.run(x=text)["y"]) == [b"A", b"B"]
+            assert list(pipeline.run(x=text)["y"]) == ["A", "B"]
+
+
+def test_bytes_that_are_no_text_stay_bytes_and_numbers_are_arrays(tmp_path: Path) -> None:
+    def call(x: Any) -> dict[str, Any]:
+        return {"raw": x, "one": tf.reduce_sum(tf.strings.length(x)), "joined": tf.strings.reduce_join(x)}
+
+    with deepseek.build({"model": signature(tmp_path, call, tf.TensorSpec([None], tf.string, name="x"))}) as pipeline:
+        answer = pipeline.run(x=np.array([b"\xff\xd8", "é".encode()], object))
+        assert list(answer["raw"]) == [b"\xff\xd8", "é"]
+        assert answer["one"].shape == answer["joined"].shape == ()
+        assert answer["one"] == 4
+
+
+def test_a_failure_while_it_computes_says_why(tmp_path: Path) -> None:
+    path = signature(tmp_path, lambda x: {"y": tf.zeros(x)}, tf.TensorSpec([None], tf.int32, name="x"))
+    with deepseek.build({"model": path}) as pipeline, pytest.raises(InputError, match="TensorFlow refuses.*-5"):
+        pipeline.run(x=np.array([-5], "int32"))
 
 
 def test_some_of_the_outputs(tmp_path: Path) -> None:

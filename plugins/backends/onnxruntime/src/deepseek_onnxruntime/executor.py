@@ -94,7 +94,8 @@ def as_numpy(value: Any) -> np.ndarray[Any, Any]:
     try:
         if "str" in str(value.dtype):
             # TensorFlow ends the process when its text is asked for over DLPack.
-            return np.vectorize(lambda item: item.decode(), otypes=[object])(np.asarray(value))
+            text: np.ndarray[Any, Any] = np.vectorize(lambda item: item.decode(), otypes=[object])(np.asarray(value))
+            return text
         return np.from_dlpack(value)
     # Tensors on a card, sparse ones and those that need gradients can't be handed over; each library says so its way.
     except Exception as exc:

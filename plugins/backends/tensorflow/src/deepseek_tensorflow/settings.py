@@ -29,7 +29,5 @@ class TensorFlowSettings(Settings):
     ] = 0
     inter_op_threads: Annotated[
         int,
-        Meta(
-            ge=0, le=1024, description="Operators that run side by side, for the whole process; 0: TensorFlow's choice."
-        ),
+        Meta(ge=0, le=1024, description="Operators side by side, for the whole process; 0: TensorFlow's choice."),
     ] = 0
