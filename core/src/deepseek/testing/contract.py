@@ -33,11 +33,11 @@ import pytest
 
 import deepseek
 from deepseek.devices import resident_bytes
-from deepseek.errors import ClosedError, ConfigError
+from deepseek.errors import ClosedError, ConfigError, DeepSeekError
 from deepseek.hookspecs import NAMES
 from deepseek.pipeline import Pipeline
 from deepseek.plan import Plan
-from deepseek.plugin import Engine, Loader, hookimpl
+from deepseek.plugin import ANY, Engine, Loader, hookimpl
 from deepseek.plugins import Plugin, discover
 from deepseek.registry import Registry
 from deepseek.testing import fakes
@@ -147,6 +147,25 @@ class PluginContract:
             _same(inputs, kept, 0.0)
             _same(pipeline.run(inputs), wanted, self.tolerance)
 
+    def test_answers_are_what_the_signature_says(self, config: dict[str, Any]) -> None:
+        with self.build(config) as pipeline:
+            answers = pipeline.run(self.inputs(pipeline, 2))
+            outputs = {spec.name: spec for spec in pipeline.signature.outputs}
+        assert not outputs or outputs.keys() == answers.keys()
+        for name, spec in outputs.items():
+            dtype, shape = answers[name].dtype, answers[name].shape
+            assert dtype.name == spec.dtype or not spec.dtype or (spec.dtype, dtype.kind) == ("str", "O"), spec
+            known = spec.shape is None or (len(shape) == len(spec.shape) and _fits(shape, spec.shape))
+            assert known, f"{spec}, answered with {list(shape)}"
+
+    def test_a_file_of_another_kind_is_not_claimed(self, tmp_path: Path) -> None:
+        (tmp_path / "model.no_such_kind").write_bytes(b"no such kind")
+        try:
+            plan = deepseek.explain({"model": str(tmp_path / "model.no_such_kind")})
+        except DeepSeekError:
+            return
+        assert plan.loader.plugin != self.plugin
+
     def test_two_pipelines_do_not_disturb_one_another(self, config: dict[str, Any]) -> None:
         with self.build(config) as first:
             inputs = self.inputs(first, 1)
@@ -155,8 +174,13 @@ class PluginContract:
                 _same(second.run(inputs), before, self.tolerance)
             _same(first.run(inputs), before, self.tolerance)
 
-    def test_close_ends_threads_and_refuses_work(self, config: dict[str, Any]) -> None:
-        threads, folders = set(threading.enumerate()), _folders()
+    def test_close_ends_threads_and_refuses_work(
+        self, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A place of its own for the folders of passes: other processes have theirs in the usual one.
+        (scratch := tmp_path / "scratch").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+        threads = set(threading.enumerate())
         pipeline = self.build(config)
         inputs = self.inputs(pipeline, 1)
         pipeline.submit(inputs).result(60)
@@ -167,7 +191,7 @@ class PluginContract:
         with pytest.raises(ClosedError):
             pipeline.submit(inputs)
         assert set(threading.enumerate()) <= threads
-        assert _folders() <= folders
+        assert not list(scratch.glob("deepseek-*"))
 
     def test_building_and_closing_does_not_leak(self, config: dict[str, Any]) -> None:
         process = psutil.Process()
@@ -214,9 +238,8 @@ class PluginContract:
         return next(item.hooks for item in Registry(discover()).plugins if item.name == self.plugin)
 
 
-def _folders() -> set[str]:
-    """The folders of passes that are there now."""
-    return {path.name for path in Path(tempfile.gettempdir()).glob("deepseek-*")}
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    return all(size == known or known == ANY for size, known in zip(shape, wanted, strict=True))
 
 
 def _parts(plan: Plan) -> list[Any]:

@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.plugin import ConfigError
+from deepseek.plugin import ConfigError, Size
 from deepseek_codecs.settings import ClassesSettings, EmbeddingSettings
+from deepseek_codecs.tensors import lines
+
+#: Bytes of the largest label file.
+_LONGEST = 64 << 20
 
 
 class ClassDecoder:
@@ -35,9 +39,14 @@ class ClassDecoder:
         Raises:
             ConfigError: the label file has another number of names than the model has classes.
         """
+        scores = np.asarray(scores)
+        if scores.dtype.kind in "OSUMmc":
+            raise ConfigError(f"`outputs.classes` needs scores, and the output holds {scores.dtype} values")
         scores = np.atleast_2d(np.asarray(scores, np.float64))
         rows = scores.reshape(len(scores), math.prod(scores.shape[1:]))
         self._check(rows.shape[1])
+        if not rows.shape[1]:
+            raise ConfigError("`outputs.classes` needs scores, and the output has none")
         if self._settings.softmax:
             rows = softmax(rows)
         order = np.argsort(-rows, axis=1, kind="stable")[:, : self._settings.top_k]
@@ -57,7 +66,10 @@ class ClassDecoder:
 
 def softmax(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Probabilities along the last axis, shifted by the maximum so that nothing overflows."""
-    shifted = np.exp(rows - rows.max(axis=-1, keepdims=True))
+    top = rows.max(axis=-1, keepdims=True)
+    # Infinity less infinity is not a number; the largest is 0 after the shift, whatever it was.
+    with np.errstate(invalid="ignore"):
+        shifted = np.exp(np.where(rows == top, 0.0, rows - top))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
@@ -73,7 +85,17 @@ def pool(settings: EmbeddingSettings, vectors: np.ndarray[Any, Any]) -> np.ndarr
 
 
 def _labels(path: Path) -> list[str]:
+    what = f"the label file `outputs.classes.labels` {path}"
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"the label file `outputs.classes.labels` can't be read: {exc}") from exc
+        with path.open("rb") as file:
+            content = file.read(_LONGEST + 1)
+        if len(content) > _LONGEST:
+            raise ConfigError(f"{what} is larger than {Size(_LONGEST)}", hint="one name per line, nothing else")
+        labels = lines(content)
+    except OSError as exc:
+        raise ConfigError(f"{what} can't be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{what} is not UTF-8 text: {exc}", hint="save it as UTF-8") from exc
+    if not labels:
+        raise ConfigError(f"{what} is empty", hint="one name per line, in the order of the model's classes")
+    return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".
 
 #: First bytes of the files that standard input may carry.
 _MAGIC = (
-    (b"\x93NUMPY", ".npy"), (b"PK", ".npz"), (b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"),
-    (b"GIF8", ".gif"), (b"II*\x00", ".tiff"), (b"MM\x00*", ".tiff"),
+    (b"\x93NUMPY", ".npy"), (b"PK\x03\x04", ".npz"), (b"PK\x05\x06", ".npz"), (b"\xff\xd8", ".jpg"),
+    (b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"II*\x00", ".tiff"), (b"MM\x00*", ".tiff"),
 )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ class EdgeCodec:
         """See `deepseek.plugin.Codec.read`."""
         label = str(path) if path else "<stdin>"
         content = self._file(path, label) if path else self._limited(stream, label) if stream else b""
-        suffix = path.suffix.lower() if path else _sniff(content)
+        suffix = path.suffix.lower() if path else _sniff(content, self._text is not None)
         if suffix in IMAGE_SUFFIXES:
             yield label, self._encode_image(content, label)
         elif suffix in tensors.SUFFIXES:
@@ -150,9 +151,9 @@ class EdgeCodec:
 
     def _read_text(self, content: bytes, label: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         try:
-            lines = content.decode("utf-8").splitlines()
+            lines = tensors.lines(content)
         except UnicodeDecodeError as exc:
-            raise InputError(f"{label} is not UTF-8 text: {exc}") from exc
+            raise InputError(f"{label} is not UTF-8 text: {exc}", hint="save it as UTF-8") from exc
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield f"{label}:{number}", self._encode_text(line)
@@ -176,21 +177,29 @@ def _width(name: str, signature: Signature) -> int | None:
 
 def _rows(signature: Signature, outputs: Mapping[str, Any]) -> int | None:
     """How many rows the outputs have, one for each item; None where dimension 0 is no batch."""
-    specs = [spec for spec in (*signature.inputs, *signature.outputs) if spec.shape is not None]
-    if len({spec.shape[:1] for spec in specs if spec.shape is not None}) > 1:
+    shapes = [spec.shape for spec in (*signature.inputs, *signature.outputs) if spec.shape is not None]
+    if len({shape[:1] for shape in shapes}) > 1:
+        return None
+    # A size that is fixed, and the only one, is the length of a vector.
+    if any(len(shape) == 1 and shape[0] != ANY for shape in shapes):
         return None
     sizes = {np.shape(value)[:1] for value in outputs.values()}
     return int(next(iter(sizes))[0]) if len(sizes) == 1 and sizes != {()} else None
 
 
-def _sniff(content: bytes) -> str:
+def _sniff(content: bytes, takes_texts: bool) -> str:
+    content = content.removeprefix(codecs.BOM_UTF8)
     for magic, suffix in _MAGIC:
         if content.startswith(magic):
             return suffix
     # A bitmap's header has four reserved zeros; a text that begins with BM has not.
     if content.startswith(b"BM") and content[6:10] == bytes(4):
         return ".bmp"
-    return ".json" if content.lstrip()[:1] in (b"{", b"[") else ".txt"
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return ".webp"
+    # A text may begin with a bracket, too.
+    looks = content.lstrip()[:1] in (b"{", b"[")
+    return ".json" if looks and (not takes_texts or tensors.is_json(content)) else ".txt"
 
 
 def _is_pixels(value: Any) -> bool:

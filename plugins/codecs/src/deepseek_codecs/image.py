@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deepseek.plugin import ConfigError, InputError
 from deepseek_codecs.settings import ImageSettings
@@ -21,6 +21,7 @@ _RESAMPLING = {
 }
 
 
+_KNOWN = f"known: {', '.join(_FORMATS)}"
 _LIMIT = "scale it down, or raise `inputs.image.max_pixels`"
 
 
@@ -33,6 +34,10 @@ class ImageCoder:
             raise ConfigError("`inputs.image.crop` must not be larger than `inputs.image.resize`")
         if settings.dtype == "uint8" and (settings.scale, settings.mean, settings.std) != (1.0, 0.0, 1.0):
             raise ConfigError("`inputs.image` gives pixels as they are (`dtype: uint8`): leave out scale, mean and std")
+        if settings.crop and settings.crop**2 > settings.max_pixels:
+            raise ConfigError("`inputs.image.crop` must not make more pixels than `inputs.image.max_pixels`")
+        if not np.isfinite(settings.scale):
+            raise ConfigError("`inputs.image.scale` must be a finite number")
         mean, std = (self._per_channel(name) for name in ("mean", "std"))
         # (p / scale - mean) / std, as one multiplication and one addition.
         self._factor = 1.0 / (settings.scale * std)
@@ -41,9 +46,10 @@ class ImageCoder:
     def _per_channel(self, name: str) -> np.ndarray[Any, Any]:
         values = np.atleast_1d(np.asarray(getattr(self._settings, name), np.float32))
         channels = 1 if self._settings.color == "L" else 3
-        if values.size not in (1, channels) or (name == "std" and not values.all()):
-            what = f"`inputs.image.{name}` must be one number or {channels}" + (", none of them 0" * (name == "std"))
-            raise ConfigError(what)
+        finite = np.isfinite(values).all() and (name != "std" or values.all())
+        if values.size not in (1, channels) or not finite:
+            what = f"`inputs.image.{name}` must be one finite number or {channels}"
+            raise ConfigError(what + (", none of them 0" * (name == "std")))
         return values
 
     def encode(self, picture: Any, label: str = "the image") -> Any:
@@ -71,7 +77,7 @@ class ImageCoder:
         return np.asarray(pixels * self._factor + self._offset, self._settings.dtype)
 
     def _open(self, picture: Any, label: str) -> Image.Image:
-        if isinstance(picture, np.ndarray):
+        if hasattr(picture, "__dlpack__"):
             picture = _from_pixels(picture, label)
         if not isinstance(picture, Path | bytes | Image.Image):
             hint = "give a path, the bytes of a file, a Pillow image, or pixels"
@@ -79,16 +85,29 @@ class ImageCoder:
         try:
             image = self._decoded(picture, label)
             image.load()
+            return self._converted(_upright(image), label)
+        except (InputError, MemoryError):
+            raise
+        except UnidentifiedImageError as exc:
+            raise InputError(f"{label} is not a picture, or a damaged one", hint=_KNOWN) from exc
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
             raise InputError(f"{label} has more pixels than allowed: {exc}", hint=_LIMIT) from exc
-        except (OSError, SyntaxError, ValueError) as exc:
-            raise InputError(f"{label} is not a picture, or a damaged one: {exc}", hint="JPEG, PNG, WebP, ...") from exc
-        # Cameras store pictures as the sensor lay, with a note on which way is up.
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):
+        # Damaged pictures make Pillow's decoders raise errors of every kind.
+        except Exception as exc:
+            raise InputError(f"{label} is not a picture, or a damaged one: {exc}", hint=_KNOWN) from exc
+
+    def _converted(self, image: Image.Image, label: str) -> Image.Image:
+        """Pixels of 8 bits in the colours that are wanted."""
+        if image.mode.startswith("I"):
             # 16 bits of grey: convert() would cut them off at 255.
-            upright = Image.fromarray((np.asarray(upright, np.uint32) // 257).astype(np.uint8))
-        return upright.convert("L" if self._settings.color == "L" else "RGB")
+            values = np.asarray(image, np.int64)
+            if values.size and (values.min() < 0 or values.max() > 65535):
+                raise InputError(f"{label} has pixels of 32 bits", hint="save it with 8 or 16 bits per channel")
+            image = Image.fromarray((values // 257).astype(np.uint8))
+        if image.mode == "F":
+            what = f"{label} has pixels that are floating-point numbers, of which black and white are not known"
+            raise InputError(what, hint="save it with 8 or 16 bits per channel")
+        return image.convert("L" if self._settings.color == "L" else "RGB")
 
     def _decoded(self, picture: Path | bytes | Image.Image, label: str) -> Image.Image:
         if isinstance(picture, Image.Image):
@@ -123,7 +142,20 @@ class ImageCoder:
         return image.crop((left, top, left + settings.crop, top + settings.crop))
 
 
-def _from_pixels(pixels: np.ndarray[Any, Any], label: str) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
+    """Cameras store pictures as the sensor lay, with a note on which way is up."""
+    try:
+        return ImageOps.exif_transpose(image)
+    # A note that can't be read is none: the picture is shown as it lies, as every viewer does.
+    except Exception:
+        return image
+
+
+def _from_pixels(array: Any, label: str) -> Image.Image:
+    try:
+        pixels = array if isinstance(array, np.ndarray) else np.from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError, ValueError) as exc:
+        raise InputError(f"{label}: the pixels can't be read: {exc}", hint="give pixels in main memory") from exc
     grey = pixels.ndim == 2
     if pixels.dtype != np.uint8 or not pixels.size or not (grey or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
         raise InputError(f"{label}: pixels must be uint8[height, width, 3], got {pixels.dtype}{list(pixels.shape)}")

@@ -30,6 +30,8 @@ def read(
     if suffix == ".json":
         yield from _json(data, signature, label)
         return
+    if suffix == ".npy" and not data.startswith(np.lib.format.MAGIC_PREFIX):
+        raise InputError(f"{label} is no .npy file", hint="save it with numpy.save")
     try:
         if suffix == ".npy":
             yield label, by_name(np.load(io.BytesIO(data), allow_pickle=False), signature)
@@ -39,8 +41,13 @@ def read(
                 yield label, {name: archive[name] for name in archive.files}
     # Damaged archives make zipfile and zlib raise errors of many kinds.
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, SyntaxError, zlib.error, RuntimeError) as exc:
-        hint = "save it again with numpy.save; object arrays are never unpickled" if "pickle" in str(exc) else ""
-        raise InputError(f"{label} can't be read: {exc}", hint=hint) from exc
+        if "pickle" in str(exc):
+            hint = "save it again as an array of numbers"
+            raise InputError(f"{label} holds Python objects, which are never unpickled", hint=hint) from exc
+        raise InputError(f"{label} can't be read: {exc}", hint="save it again with numpy.save") from exc
+    # A header may claim any size.
+    except MemoryError as exc:
+        raise InputError(f"{label} can't be read: it says that it holds more than fits into memory") from exc
 
 
 def _check_unpacked(data: bytes, label: str, limit: int) -> None:
@@ -90,13 +97,44 @@ def _converted(values: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any
     if values.size and not fits and (whole or not np.can_cast(values.dtype, wanted, "same_kind")):
         what = f"the input `{spec.name}` holds {values.dtype} values"
         raise InputError(what, hint=f"the model takes {spec}")
-    return values.astype(wanted)
+    with np.errstate(over="ignore"):
+        result = values.astype(wanted)
+    if wanted.kind == "f" and np.isinf(result).any() and not np.isinf(values.astype(float)).any():
+        what = f"the input `{spec.name}` holds numbers that are too large for {wanted}"
+        raise InputError(what, hint=f"the model takes {spec}")
+    return result
+
+
+def lines(content: bytes) -> list[str]:
+    """The lines of a UTF-8 text, with or without a byte order mark. Raises UnicodeDecodeError."""
+    # Not str.splitlines, to which a form feed and other rare characters end a line, too.
+    found = [line.removesuffix("\r") for line in content.decode("utf-8-sig").split("\n")]
+    return found if found[-1] else found[:-1]
+
+
+def is_json(content: bytes) -> bool:
+    """Whether the whole of it reads as JSON."""
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"`{next(name for name in names if names.count(name) > 1)}` stands there twice")
+    return found
 
 
 def _json(data: bytes, signature: Signature, label: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as exc:
+        value = json.loads(data, object_pairs_hook=_unique)
+    except RecursionError as exc:
+        raise InputError(f"{label} is not JSON that can be read: it is nested too deeply") from exc
+    except ValueError as exc:
         raise InputError(f"{label} is not JSON: {exc}") from exc
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         for index, item in enumerate(value):

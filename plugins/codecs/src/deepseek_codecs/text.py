@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.plugin import ConfigError, MissingLibraryError, Signature, library_missing
+from deepseek.plugin import ConfigError, InputError, MissingLibraryError, Signature, library_missing
 from deepseek_codecs.settings import TextSettings
 
 
@@ -28,6 +28,10 @@ class TextCoder:
 
     def encode(self, text: str) -> dict[str, Any]:
         """``input_ids``, ``attention_mask`` and ``token_type_ids``, int64[1, tokens], where the model takes them."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as exc:
+            raise InputError(f"the text is no Unicode: {exc}", hint="decode it from its bytes anew") from exc
         encoding = self._tokenizer.encode(text)
         found = {
             "input_ids": encoding.ids,
