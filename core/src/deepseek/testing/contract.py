@@ -37,10 +37,11 @@ from deepseek.errors import ClosedError, ConfigError, DeepSeekError
 from deepseek.hookspecs import NAMES
 from deepseek.pipeline import Pipeline
 from deepseek.plan import Plan
-from deepseek.plugin import ANY, Engine, Loader, hookimpl
+from deepseek.plugin import Engine, Loader, hookimpl
 from deepseek.plugins import Plugin, discover
 from deepseek.registry import Registry
 from deepseek.testing import fakes
+from deepseek.testing.comparing import check_fit, check_same
 from deepseek.verify import sample
 
 #: Libraries that may not be loaded by importing a plugin's hooks.
@@ -111,11 +112,11 @@ class PluginContract:
             batch = self.inputs(pipeline, 4)
             together = pipeline.run(batch)
             if not pipeline.signature.batched:
-                _same(pipeline.run(batch), together, self.tolerance)
+                check_same(pipeline.run(batch), together, self.tolerance)
                 return
             rows = [pipeline.run({name: value[i : i + 1] for name, value in batch.items()}) for i in range(4)]
             apart = {name: np.concatenate([row[name] for row in rows]) for name in together}
-            _same(apart, together, self.tolerance)
+            check_same(apart, together, self.tolerance)
 
     def test_threads_get_their_own_answers(self, config: dict[str, Any]) -> None:
         with self.build(config) as pipeline:
@@ -130,12 +131,12 @@ class PluginContract:
             with ThreadPoolExecutor(4) as pool:
                 for start, answers in enumerate(pool.map(ask, range(4))):
                     for answer, right in zip(answers, wanted[start::4], strict=True):
-                        _same(answer, right, self.tolerance)
+                        check_same(answer, right, self.tolerance)
 
     def test_submit_answers_like_run(self, config: dict[str, Any]) -> None:
         with self.build(config) as pipeline:
             inputs = self.inputs(pipeline, 1)
-            _same(pipeline.submit(inputs).result(60), pipeline.run(inputs), self.tolerance)
+            check_same(pipeline.submit(inputs).result(60), pipeline.run(inputs), self.tolerance)
 
     def test_answers_are_the_callers_own(self, config: dict[str, Any]) -> None:
         with self.build(config) as pipeline:
@@ -144,19 +145,12 @@ class PluginContract:
             wanted = {name: value.copy() for name, value in pipeline.run(inputs).items()}
             for value in pipeline.run(inputs).values():
                 value[...] = np.zeros((), value.dtype)
-            _same(inputs, kept, 0.0)
-            _same(pipeline.run(inputs), wanted, self.tolerance)
+            check_same(inputs, kept, 0.0)
+            check_same(pipeline.run(inputs), wanted, self.tolerance)
 
     def test_answers_are_what_the_signature_says(self, config: dict[str, Any]) -> None:
         with self.build(config) as pipeline:
-            answers = pipeline.run(self.inputs(pipeline, 2))
-            outputs = {spec.name: spec for spec in pipeline.signature.outputs}
-        assert not outputs or outputs.keys() == answers.keys()
-        for name, spec in outputs.items():
-            dtype, shape = answers[name].dtype, answers[name].shape
-            assert dtype.name == spec.dtype or not spec.dtype or (spec.dtype, dtype.kind) == ("str", "O"), spec
-            known = spec.shape is None or (len(shape) == len(spec.shape) and _fits(shape, spec.shape))
-            assert known, f"{spec}, answered with {list(shape)}"
+            check_fit(pipeline.run(self.inputs(pipeline, 2)), pipeline.signature)
 
     def test_a_file_of_another_kind_is_not_claimed(self, tmp_path: Path) -> None:
         (tmp_path / "model.no_such_kind").write_bytes(b"no such kind")
@@ -171,8 +165,8 @@ class PluginContract:
             inputs = self.inputs(first, 1)
             before = first.run(inputs)
             with self.build(config) as second:
-                _same(second.run(inputs), before, self.tolerance)
-            _same(first.run(inputs), before, self.tolerance)
+                check_same(second.run(inputs), before, self.tolerance)
+            check_same(first.run(inputs), before, self.tolerance)
 
     def test_close_ends_threads_and_refuses_work(
         self, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -238,10 +232,6 @@ class PluginContract:
         return next(item.hooks for item in Registry(discover()).plugins if item.name == self.plugin)
 
 
-def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    return all(size == known or known == ANY for size, known in zip(shape, wanted, strict=True))
-
-
 def _parts(plan: Plan) -> list[Any]:
     """Everything that a plan was put together from."""
     parts = [plan.loader, plan.engine, plan.policy, plan.coding, *plan.wrappers, *plan.passes]
@@ -256,14 +246,3 @@ def _neighbour(name: str) -> ModuleType:
     engine = Engine("neighbour", frozenset({"neighbour"}), lambda model: pytest.fail("a neighbour was asked to open"))
     module.execute = hookimpl(lambda: engine)  # type: ignore[attr-defined]
     return module
-
-
-def _same(left: Mapping[str, Any], right: Mapping[str, Any], tolerance: float) -> None:
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        assert value.shape == right[name].shape, name
-        if value.dtype.kind != "f":
-            assert (value == right[name]).all(), name
-        else:
-            scale = float(np.abs(right[name]).max(initial=0.0)) or 1.0
-            assert float(np.abs(value - right[name]).max(initial=0.0)) <= tolerance * scale, name

@@ -1,11 +1,9 @@
-"""PyTorch through the pipeline: every format, dtypes, threads, and whose memory is whose."""
+"""PyTorch through the pipeline: every format, dtypes and threads."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -170,118 +168,6 @@ def test_weights_that_do_not_fit_the_code(tmp_path: Path) -> None:
         deepseek.build(config(tmp_path, safetensors, torch=settings))
 
 
-INPLACE = (
-    "import torch\ndef build():\n    return torch.nn.Sequential(torch.nn.ReLU(inplace=True), torch.nn.Linear(4, 3))\n"
-)
-LSTM = """
-import torch
-
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.rnn = torch.nn.LSTM(4, 3, batch_first=True)
-        self.constant = torch.nn.Parameter(torch.ones(3))
-
-    def forward(self, x):
-        return self.rnn(x), self.constant
-
-def build():
-    return Net()
-"""
-
-
-def built(folder: Path, code: str, **model: Any) -> Any:
-    (folder / "net.py").write_text(code)
-    scope: dict[str, Any] = {}
-    exec(code, scope)
-    save_file(scope["build"]().state_dict(), folder / "net.safetensors")
-    return deepseek.build(
-        {"model": {"source": f"{folder}/net.safetensors", **model}, "torch": {"factory": f"{folder}/net.py:build"}}
-    )
-
-
-@pytest.mark.parametrize("declared", [{}, {"inputs": {"input": {"shape": [-1, 4]}}}])
-@pytest.mark.parametrize("layer", ["ReLU(inplace=True)", "Hardtanh(-9, 1, inplace=True)"])
-def test_a_module_that_works_in_place_leaves_the_callers_array_alone(
-    tmp_path: Path, declared: dict[str, Any], layer: str
-) -> None:
-    with built(tmp_path, INPLACE.replace("ReLU(inplace=True)", layer), **declared) as pipeline:
-        mine = np.array([[-1, 5, -1, 5]], "float32")
-        first = pipeline.run({"input": mine})["output"]
-        assert mine.tolist() == [[-1, 5, -1, 5]]
-        assert (pipeline.run({"input": mine})["output"] == first).all()
-
-
-HOLDING = """
-import torch
-
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.plain = torch.ones(3)
-        self.listed = [torch.ones(3)]
-
-    def forward(self, x):
-        y = x * self.plain.sum() * self.listed[0].sum()
-        return self.plain, self.listed[0], y, y, y.t(), y.expand(2, 3, 3)
-
-def build():
-    return Net()
-"""
-
-
-def scripted(folder: Path, code: str) -> str:
-    """The module of a file, in TorchScript."""
-    (folder / "scripted.py").write_text(code)
-    spec = importlib.util.spec_from_file_location("scripted", folder / "scripted.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(module.build()).save(f"{folder}/scripted.ts")
-    return f"{folder}/scripted.ts"
-
-
-@pytest.mark.parametrize("script", [False, True])
-def test_every_output_is_the_callers_own(tmp_path: Path, script: bool) -> None:
-    x = np.ones((3, 3), "float32")
-    pipeline = deepseek.build({"model": scripted(tmp_path, HOLDING)}) if script else built(tmp_path, HOLDING)
-    with pipeline:
-        wanted = {name: value.copy() for name, value in pipeline.run(x=x).items()}
-        answer = pipeline.run(x=x)
-        for number, value in enumerate(answer.values()):
-            value[...] = number
-        assert [value.max() for value in answer.values()] == list(range(6))
-        assert all(value.min() == value.max() for value in answer.values())
-        again = pipeline.run(x=x)
-        assert all((again[name] == wanted[name]).all() for name in wanted)
-
-
-def test_memory_that_may_not_be_written_to_is_not(tmp_path: Path) -> None:
-    clamps = "import torch\ndef build():\n    return torch.nn.Hardtanh(-1, 1, inplace=True)\n"
-    np.save(tmp_path / "x.npy", np.full((2, 4), 5, "float32"))
-    with built(tmp_path, clamps, inputs={"input": {"shape": [-1, 4]}}) as pipeline:
-        raw = np.full(4, 5, "float32").tobytes()
-        for array in (np.load(tmp_path / "x.npy", mmap_mode="r"), np.frombuffer(raw, "float32").reshape(1, 4)):
-            assert pipeline.run({"input": array})["output"].max() == 1
-            assert array.min() == 5
-
-
-def test_lazy_conjugates_and_stored_half_precision(tmp_path: Path) -> None:
-    code = (
-        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, x):\n"
-        "        return torch.complex(x, x).conj(), torch.complex(x, x).conj().imag, x.half()\n"
-        "def build():\n    return Net()\n"
-    )
-    with built(tmp_path, code) as pipeline:
-        conjugate, negative, half = pipeline.run(x=np.ones(2, "float32")).values()
-        assert (conjugate == 1 - 1j).all()
-        assert (negative == -1).all()
-        assert half.dtype == np.float16
-
-
 def test_a_layout_that_the_weights_can_not_have(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text("import torch\ndef build():\n    return torch.nn.Conv3d(1, 1, 1)\n")
     save_file(torch.nn.Conv3d(1, 1, 1).state_dict(), tmp_path / "net.safetensors")
@@ -314,53 +200,6 @@ def test_without_the_reader_of_its_weights_it_says_what_to_install(
     monkeypatch.setattr("deepseek.plugin.find_spec", lambda name: None if name == "safetensors" else find_spec(name))
     with pytest.raises(MissingLibraryError, match=r"`safetensors` is not installed: pip install 'deepseek-torch\["):
         deepseek.build(given)
-
-
-MASKED = """
-import torch
-
-class Net(torch.nn.Module):
-    def forward(self, x, mask: torch.Tensor | None = None, scale: torch.Tensor | None = None):
-        y = x if mask is None else x * mask
-        return y if scale is None else y * scale
-
-def build():
-    return Net()
-"""
-
-
-@pytest.mark.parametrize("declared", [{}, {"inputs": {"x": {"shape": [-1]}, "scale": {"shape": [-1]}}}])
-def test_arguments_with_a_default_may_be_left_out(tmp_path: Path, declared: dict[str, Any]) -> None:
-    x, two = np.ones(3, "float32"), np.full(3, 2, "float32")
-    with built(tmp_path, MASKED, **declared) as pipeline:
-        # By name: `scale` is the third argument, not the second.
-        assert pipeline.run(x=x, scale=two)["output"].tolist() == [2, 2, 2]
-        if not declared:
-            assert pipeline.run(x=x)["output"].tolist() == [1, 1, 1]
-            assert pipeline.run(x=x, mask=0 * x, scale=two)["output"].tolist() == [0, 0, 0]
-
-
-def test_a_script_s_arguments_with_a_default_may_be_left_out(tmp_path: Path) -> None:
-    with deepseek.build({"model": scripted(tmp_path, MASKED)}) as pipeline:
-        x = np.ones(3, "float32")
-        assert pipeline.run(x=x, scale=2 * x)["output"].tolist() == [2, 2, 2]
-        assert pipeline.run(x=x)["output"].tolist() == [1, 1, 1]
-
-
-def test_nested_outputs_all_come_out_and_are_the_callers_own(tmp_path: Path) -> None:
-    with built(tmp_path, LSTM, inputs={"x": {"shape": [-1, -1, 4]}}) as pipeline:
-        x = np.ones((2, 5, 4), "float32")
-        answer = pipeline.run(x=x)
-        assert {name: value.shape for name, value in answer.items()} == {
-            "output_0": (2, 5, 3), "output_1": (1, 2, 3), "output_2": (1, 2, 3), "output_3": (3,),
-        }  # fmt: skip
-        answer["output_3"][...] = 99
-        assert pipeline.run(x=x)["output_3"].tolist() == [1, 1, 1]
-
-
-def test_too_few_names_for_the_outputs(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"`model.outputs` names 2 outputs \(a, b\)\n  fix: it gives 4"):
-        built(tmp_path, LSTM, inputs={"x": {"shape": [-1, -1, 4]}}, outputs=["a", "b"])
 
 
 def test_cuda_without_a_card(tmp_path: Path) -> None:

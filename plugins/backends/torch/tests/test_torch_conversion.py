@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ import deepseek
 from deepseek.errors import ConfigError, MissingLibraryError, ModelError
 from torch_models import (
     X,
+    built,
     config,
     exported,
     safetensors,
@@ -84,3 +86,29 @@ def test_a_conversion_needs_shapes(tmp_path: Path) -> None:
 def test_scripted_modules_can_not_be_converted(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="PyTorch can't export this model to ONNX"):
         deepseek.build(config(tmp_path, torchscript, engine="onnxruntime"))
+
+
+@pytest.mark.slow
+def test_a_conversion_says_nothing_and_leaves_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    branching = (
+        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, x):\n"
+        "        return x if x.sum() > 0 else x - 1\ndef build():\n    return Net()\n"
+    )
+    threads = set(threading.enumerate())
+    deepseek.build(config(tmp_path, safetensors, engine="onnxruntime")).close()
+    with pytest.raises(ModelError, match="Could not guard on data-dependent expression") as caught:
+        built(tmp_path, branching, engine="onnxruntime", inputs={"x": {"shape": [-1, 4]}})
+    assert "\x1b" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+    assert set(threading.enumerate()) <= threads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("branch", ["x.shape[0] != 1", "x.shape[0] < 4"])
+def test_a_branch_that_the_conversion_lost(tmp_path: Path, branch: str) -> None:
+    code = (
+        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, x):\n"
+        f"        return x * 2 if {branch} else x * 0\ndef build():\n    return Net()\n"
+    )
+    with pytest.raises(ModelError, match="the converted model is off by .* with a batch of 1"):
+        built(tmp_path, code, engine="onnxruntime", inputs={"x": {"shape": [-1, 4]}})

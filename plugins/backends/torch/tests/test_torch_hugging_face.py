@@ -100,6 +100,13 @@ def test_an_architecture_that_is_none_of_transformers_own_is_refused(bert: Path)
     assert not proof.exists()
 
 
+def test_kernels_from_elsewhere_are_refused(bert: Path) -> None:
+    settings = json.loads((bert / "config.json").read_text())
+    (bert / "config.json").write_text(json.dumps({**settings, "_attn_implementation": "evil/kernel"}))
+    with pytest.raises(ModelError, match="asks for the kernel `evil/kernel` from elsewhere"):
+        deepseek.build({"model": str(bert)})
+
+
 def test_weights_outside_the_folder_are_refused(bert: Path, tmp_path: Path) -> None:
     (bert / "model.safetensors").rename(tmp_path / "model.safetensors")
     index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "../model.safetensors"}}

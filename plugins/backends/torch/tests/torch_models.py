@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+
+import deepseek
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
 DECLARED = {"inputs": {"x": {"shape": [-1, 4]}}, "outputs": ["y"]}
@@ -64,3 +67,32 @@ def config(folder: Path, write: Callable[[Path], str], **more: Any) -> dict[str,
     (folder / "factory.py").write_text(FACTORY)
     settings = {"factory": f"{folder}/factory.py:build", **more.pop("torch", {})}
     return {"model": {"source": write(folder), **DECLARED}, "torch": settings, **more}
+
+
+def built(folder: Path, code: str, engine: str = "torch", **model: Any) -> Any:
+    """A pipeline of the module that the code builds."""
+    (folder / "net.py").write_text(code)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    save_file(scope["build"]().state_dict(), folder / "net.safetensors")
+    return deepseek.build(
+        {
+            "model": {"source": f"{folder}/net.safetensors", **model},
+            "engine": engine,
+            "torch": {"factory": f"{folder}/net.py:build"},
+        }
+    )
+
+
+def scripted(folder: Path, code: str) -> str:
+    """The module of a file, in TorchScript."""
+    (folder / "scripted.py").write_text(code)
+    spec = importlib.util.spec_from_file_location("scripted", folder / "scripted.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(module.build()).save(f"{folder}/scripted.ts")
+    return f"{folder}/scripted.ts"

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +21,8 @@ from deepseek.plugin import (
     library_missing,
     output_errors,
 )
+from deepseek_torch.quiet import quiet
 from deepseek_torch.settings import TorchSettings
-
-_one_at_a_time = threading.Lock()
 
 
 def to_onnx(config: Config) -> Pass | Decline:
@@ -55,8 +50,7 @@ def _convert(model: Model, folder: Path, config: Config) -> Model:
     ]
     program: Any = model.facts.get("exported_program") or model.native
     try:
-        # The exporter keeps what it traces with for the whole process: one at a time.
-        with _one_at_a_time, _quiet(), output_errors(target):
+        with quiet("torch"), output_errors(target):
             torch.onnx.export(
                 program,
                 args=() if by_name else tuple(examples.values()),
@@ -106,19 +100,6 @@ def _cause(exc: BaseException) -> str:
     """The first line of what went wrong underneath: the exporter's own errors say which of its steps failed."""
     while exc.__cause__ is not None:
         exc = exc.__cause__
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    # Without the colours that it has for terminals.
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(exc)).splitlines() if line.strip()]
     return lines[0] if lines else type(exc).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter talks to standard output's log about what is of no use to the caller."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

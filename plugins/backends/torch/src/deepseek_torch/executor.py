@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
-from torch.utils.dlpack import from_dlpack
 
 from deepseek.plugin import (
     ANY,
@@ -18,7 +16,6 @@ from deepseek.plugin import (
     Device,
     DeviceError,
     ExecutionError,
-    InputError,
     Model,
     ModelError,
     OutOfMemoryError,
@@ -29,6 +26,7 @@ from deepseek.plugin import (
 )
 from deepseek_torch.loading import default_names
 from deepseek_torch.settings import TorchSettings
+from deepseek_torch.storage import adopt, buffers_kept, held
 
 _ROWS, _LENGTH = 2, 13
 
@@ -49,9 +47,9 @@ class TorchExecutor:
         self._module: Any = self._place(model.native, settings)
         self._names = [spec.name for spec in model.signature.inputs]
         self._outputs = [spec.name for spec in model.signature.outputs]
-        # Modules may work in place on what they get; until a run has shown that this one does not, it gets copies.
+        # Modules may work in place on what they get, at times: only of a graph can it be known that it does not.
         self._copies = not model.facts.get("pure")
-        self._kept = {tensor.untyped_storage().data_ptr() for tensor in _held(self._module)}
+        self._kept = {tensor.untyped_storage().data_ptr() for tensor in held(self._module)}
         self.signature = self._complete(model.signature)
 
     def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
@@ -92,7 +90,7 @@ class TorchExecutor:
             raise ModelError(f"its weights have no such layout: {exc}", hint="leave `torch.channels_last` out") from exc
 
     def _tensor(self, name: str, value: Any) -> torch.Tensor:
-        tensor = _adopt(name, value)
+        tensor = adopt(name, value)
         if self._as_it_comes and tensor.is_cpu and not self._copies:
             # Nothing to convert, which `to` takes longer to find out than all of this.
             return tensor
@@ -133,7 +131,7 @@ class TorchExecutor:
             # Most modules; the general way would take longer than all the rest of a call.
             return [(self._outputs[0] if self._outputs else "output", results)]
         if isinstance(results, Mapping):
-            found = {str(key): value for key, value in results.items() if isinstance(value, torch.Tensor)}
+            found = dict(_members(results))
         else:
             values = [leaf for leaf in tree_leaves(results) if isinstance(leaf, torch.Tensor)]
             found = dict(zip(default_names(len(values)), values, strict=True))
@@ -150,8 +148,7 @@ class TorchExecutor:
         if any(spec.shape is None for spec in signature.inputs) or any(spec.shape for spec in signature.outputs):
             return signature
         try:
-            # Not in inference mode, where PyTorch does not count what is written to a tensor.
-            with self._threads, torch.no_grad():
+            with self._threads, buffers_kept(self._module), torch.inference_mode():
                 given = {s.name: self._tensor(s.name, _filler(s)) for s in signature.inputs if not s.optional}
                 answer = [(name, self._to_numpy(value, set())) for name, value in self._named(self._call(given))]
         except DeepSeekError:
@@ -159,52 +156,17 @@ class TorchExecutor:
         # The filler may be no legal input (indices, masks); then outputs stay as declared.
         except Exception:
             return signature
-        self._copies = self._copies and any(tensor._version for tensor in given.values())
         return Signature(signature.inputs, tuple(_output_spec(name, value) for name, value in answer))
 
 
-def _adopt(name: str, value: Any) -> torch.Tensor:
-    """A tensor over the array's own memory. Raises InputError."""
-    try:
-        if isinstance(value, np.ndarray):
-            return _from_numpy(value)
-        if "str" in str(value.dtype):
-            # TensorFlow ends the process when its text is asked for in this way.
-            raise TypeError("PyTorch has no text")
-        tensor: torch.Tensor = value.detach() if isinstance(value, torch.Tensor) else from_dlpack(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as exc:
-        raise InputError(f"PyTorch can't take the input `{name}`: {exc}") from exc
-    if tensor.layout is not torch.strided:
-        raise InputError(f"the input `{name}` is sparse", hint="pass it dense: tensor.to_dense()")
-    return tensor
-
-
-def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    if min(array.strides, default=0) < 0:
-        # from_numpy refuses these, and from_dlpack ends the process (not the call).
-        array = np.ascontiguousarray(array)
-    # What may not be written to (a file that is mapped, a bytes object) is copied: a module that works in place would
-    # end the process.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _held(module: Any) -> list[torch.Tensor]:
-    """Every tensor that a module keeps: parameters, buffers, plain attributes (in lists and dictionaries too)."""
-    values: list[Any] = [*module.parameters(), *module.buffers()]
-    if isinstance(module, torch.jit.ScriptModule):
-        values += _script_values(module)
-    else:
-        values += [value for part in module.modules() for value in vars(part).values()]
-    return [leaf for value in values for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-
-
-def _script_values(module: Any) -> list[Any]:
-    """What a script reads: its attributes, which it does not list, and the constants of its graph."""
-    graph = module.inlined_graph
-    names = {node.s("name") for node in graph.findAllNodes("prim::GetAttr", True)}
-    constants = [node for node in graph.findAllNodes("prim::Constant", True) if "value" in node.attributeNames()]
-    values = [getattr(part, name, None) for part in module.modules() for name in names]
-    return values + [node.t("value") for node in constants if node.kindOf("value") == "t"]
+def _members(results: Mapping[Any, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a mapping by their keys; those within a list or a mapping are numbered."""
+    for key, value in results.items():
+        if isinstance(value, torch.Tensor):
+            yield str(key), value
+        elif isinstance(value, list | tuple | dict):
+            leaves = [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+            yield from ((f"{key}_{index}", leaf) for index, leaf in enumerate(leaves))
 
 
 class _Threads:

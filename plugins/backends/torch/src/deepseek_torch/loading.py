@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from deepseek.plugin import ANY, Config, ConfigError, Model, ModelError, Signature, Source, TensorSpec
+from deepseek_torch.quiet import unlogged
 from deepseek_torch.safety import (
     check_archive,
     check_graphs,
@@ -54,7 +53,7 @@ def exported(source: Source, config: Config) -> Model:
     """A ``torch.export`` archive, looked through by `deepseek_torch.safety` first."""
     check_archive(source.path)
     try:
-        with restricted_reader(), _silent("torch.export"), _silent("torch._export"):
+        with restricted_reader(), unlogged("torch"):
             program = torch.export.load(source.path)
     # The archive's reader raises whatever its parsers do (AssertionError, KeyError, JSON errors, ...).
     except Exception as exc:
@@ -95,11 +94,12 @@ def hugging_face(source: Source, config: Config) -> Model:
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         settings = transformers.AutoConfig.from_pretrained(source.path, **safe)
+        _check_attention(settings)
         name = (getattr(settings, "architectures", None) or ["AutoModel"])[0]
         kind = getattr(transformers, name, None)
         if kind is None or (kind is not transformers.AutoModel and not _is_model_class(kind)):
             raise ValueError(f"its architecture `{name}` is no model class of transformers")
-        with _silent("transformers.modeling_utils"):
+        with unlogged("transformers"):
             # What does not fit is told in `found`, and refused below.
             module, found = kind.from_pretrained(
                 source.path,
@@ -125,15 +125,11 @@ def hugging_face(source: Source, config: Config) -> Model:
     return _model(source, module.eval(), specs, keywords=True)
 
 
-@contextmanager
-def _silent(logger: str) -> Iterator[None]:
-    """A library's reports of what it raises, tracebacks among them, are ours to make."""
-    found = logging.getLogger(logger)
-    before, found.disabled = found.disabled, True
-    try:
-        yield
-    finally:
-        found.disabled = before
+def _check_attention(settings: Any) -> None:
+    """A name with a slash would be looked up on the Hub, and its code run. Raises ValueError."""
+    for wanted in (settings, *(getattr(settings, name, None) for name in getattr(settings, "sub_configs", ()))):
+        if "/" in str(getattr(wanted, "_attn_implementation", None) or ""):
+            raise ValueError(f"its configuration asks for the kernel `{wanted._attn_implementation}` from elsewhere")
 
 
 def _forward_specs(module: Any) -> list[TensorSpec]:
