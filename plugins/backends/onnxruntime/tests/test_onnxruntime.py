@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -22,32 +19,11 @@ from deepseek.errors import (
     InputError,
     MissingLibraryError,
     ModelError,
-    OutputError,
     PlanError,
-    UnsafeModelError,
 )
 from deepseek.plugin import Device, hookimpl
 from deepseek.testing.contract import PluginContract
-
-WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 10
-
-
-def save(path: Path, nodes: list[Any], inputs: Any, outputs: Any, weights: Any = ()) -> str:
-    graph = helper.make_graph(nodes, "g", inputs, outputs, list(weights))
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return str(path)
-
-
-def info(name: str, kind: int, *shape: Any) -> Any:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def matmul(folder: Path, weights: Any = None) -> str:
-    """y = tanh(x W), float32[batch, 4] -> float32[batch, 3]"""
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Tanh", ["z"], ["y"])]
-    weights = numpy_helper.from_array(WEIGHTS, "w") if weights is None else weights
-    x, y = info("x", TensorProto.FLOAT, "batch", 4), info("y", TensorProto.FLOAT, "batch", 3)
-    return save(folder / "model.onnx", nodes, [x], [y], [weights])
+from onnx_models import WEIGHTS, info, matmul, save
 
 
 class TestContract(PluginContract):
@@ -155,17 +131,6 @@ def test_inputs_whose_first_dimensions_vary_apart(tmp_path: Path) -> None:
         assert pipeline.run(a=a, b=b)["y"].shape == (2, 4)
 
 
-@pytest.mark.parametrize("name", ["important.json", "fast.onnx", "labels"])
-def test_the_kept_model_overwrites_nothing_of_others(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("precious")
-    (tmp_path / "labels.json").write_text('["a", "b"]')
-    config = {"model": matmul(tmp_path), "onnxruntime": {"optimized_model": str(tmp_path / name)}}
-    with pytest.raises(OutputError, match="there is a file already that is no optimized model"):
-        deepseek.build(config)
-    assert (tmp_path / name).read_text() == "precious"
-    assert (tmp_path / "labels.json").read_text() == '["a", "b"]'
-
-
 def test_threads_and_levels_reach_the_session(tmp_path: Path) -> None:
     settings = {"threads": 1, "inter_op_threads": 1, "spinning": False, "graph_optimization": "basic"}
     plan = deepseek.explain({"model": matmul(tmp_path), "onnxruntime": settings})
@@ -218,60 +183,6 @@ def test_a_provider_that_is_not_there_is_never_replaced(tmp_path: Path) -> None:
         deepseek.build({"model": matmul(tmp_path), "device": "cuda:0"})
 
 
-def test_the_optimized_model_is_kept_and_used_again(tmp_path: Path) -> None:
-    kept = tmp_path / "kept" / "fast.onnx"
-    config = {"model": matmul(tmp_path), "onnxruntime": {"optimized_model": str(kept)}}
-    x = np.ones((1, 4), "float32")
-    with deepseek.build(config) as pipeline:
-        wanted = pipeline.run(x=x)["y"]
-    first = kept.stat().st_mtime_ns
-    assert json.loads((tmp_path / "kept/fast.onnx.json").read_text())["onnxruntime"] == onnxruntime.__version__
-    (tmp_path / "notes.txt").write_text("written beside the model, and nothing to do with it")
-    with deepseek.build(config) as pipeline:
-        assert (pipeline.run(x=x)["y"] == wanted).all()
-    assert kept.stat().st_mtime_ns == first
-    matmul(tmp_path, numpy_helper.from_array(WEIGHTS * 2, "w"))
-    with deepseek.build(config) as pipeline:
-        assert (pipeline.run(x=x)["y"] != wanted).any()
-    assert sorted(os.listdir(tmp_path / "kept")) == ["fast.onnx", "fast.onnx.json"]
-
-
-def external(location: str) -> Any:
-    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4, 3], data_location=TensorProto.EXTERNAL)
-    for key, value in (("location", location), ("offset", "0"), ("length", "48")):
-        weights.external_data.add(key=key, value=value)
-    return weights
-
-
-def test_external_data_beside_the_model_is_read(tmp_path: Path) -> None:
-    WEIGHTS.tofile(tmp_path / "w.bin")
-    path = matmul(tmp_path, external("w.bin"))
-    with deepseek.build({"model": path}) as pipeline:
-        assert np.allclose(pipeline.run(x=np.ones((1, 4), "float32"))["y"], np.tanh(WEIGHTS.sum(0)))
-
-
-def test_the_kept_model_is_made_anew_when_external_weights_change(tmp_path: Path) -> None:
-    WEIGHTS.tofile(tmp_path / "w.bin")
-    config = {
-        "model": matmul(tmp_path, external("w.bin")),
-        "onnxruntime": {"optimized_model": str(tmp_path / "fast.onnx")},
-    }
-    x = np.ones((1, 4), "float32")
-    with deepseek.build(config) as pipeline:
-        assert np.allclose(pipeline.run(x=x)["y"], np.tanh(WEIGHTS.sum(0)))
-    (WEIGHTS / 2).tofile(tmp_path / "w.bin")
-    with deepseek.build(config) as pipeline:
-        assert np.allclose(pipeline.run(x=x)["y"], np.tanh(WEIGHTS.sum(0) / 2))
-
-
-def test_the_kept_model_never_overwrites_the_model(tmp_path: Path) -> None:
-    path = matmul(tmp_path)
-    before = Path(path).read_bytes()
-    with pytest.raises(OutputError, match="would overwrite the model"):
-        deepseek.build({"model": path, "onnxruntime": {"optimized_model": path}})
-    assert Path(path).read_bytes() == before
-
-
 def test_operators_that_no_named_provider_has_are_an_error(tmp_path: Path) -> None:
     if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this build has no provider that runs nothing")
@@ -281,25 +192,6 @@ def test_operators_that_no_named_provider_has_are_an_error(tmp_path: Path) -> No
     config["onnxruntime"] = {"providers": ["AzureExecutionProvider", "CPUExecutionProvider"]}
     with deepseek.build(config) as pipeline:
         assert pipeline.run(x=np.ones((1, 4), "float32"))["y"].shape == (1, 3)
-
-
-@pytest.mark.parametrize("how", ["up", "absolute", "link"])
-def test_external_data_elsewhere_is_refused(tmp_path: Path, how: str) -> None:
-    (tmp_path / "in").mkdir()
-    secret = tmp_path / "secret.bin"
-    WEIGHTS.tofile(secret)
-    (tmp_path / "in/link.bin").symlink_to(secret)
-    path = matmul(tmp_path / "in", external({"up": "../secret.bin", "absolute": str(secret), "link": "link.bin"}[how]))
-    with pytest.raises(UnsafeModelError, match="external data lies outside the model's folder"):
-        deepseek.build({"model": path})
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x07\x12"])
-def test_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "bad.onnx"
-    path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"bad.onnx: ONNX Runtime can't open this model: .*"):
-        deepseek.build({"model": str(path)})
 
 
 def test_a_failure_inside_the_engine_is_an_execution_error(tmp_path: Path) -> None:

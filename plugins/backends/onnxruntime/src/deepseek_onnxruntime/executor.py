@@ -21,7 +21,7 @@ from deepseek.plugin import (
     TensorSpec,
     stated_signature,
 )
-from deepseek_onnxruntime.session import open_session
+from deepseek_onnxruntime.kept import open_session
 from deepseek_onnxruntime.settings import OnnxRuntimeSettings
 
 #: ONNX Runtime's names of element types that differ from NumPy's.
