@@ -86,7 +86,7 @@ def test_keep_going_reports_and_goes_on(pipeline: Path, deepseek_: Deepseek, tmp
     done = deepseek_("run", pipeline, "x.npy", "bad.npy", "x.npy", "--json", "--keep-going")
     assert done.returncode == 12
     assert len(done.stdout.splitlines()) == 4
-    assert done.stderr.startswith("error: bad.npy can't be read")
+    assert done.stderr.startswith("error: bad.npy is no .npy file")
 
 
 def test_keep_going_does_not_go_on_without_a_disk(pipeline: Path, deepseek_: Deepseek) -> None:

@@ -24,13 +24,17 @@ def to_onnx() -> Pass | Decline:
 
 
 def _convert(model: Model, folder: Path) -> Model:
+    import onnx
+
     tf, graph = tensorflow(), model.native
     target, names = folder / "model.onnx", [spec.name for spec in model.signature.outputs]
     try:
         with _quiet():
             proto = _trace(tf, graph, names)
+        # What tf2onnx knows no operator for, it leaves as it is.
+        onnx.checker.check_model(proto)
         _rename_outputs(proto, names)
-    # tf2onnx raises ValueError, KeyError, its own errors and TensorFlow's.
+    # tf2onnx raises ValueError, KeyError, its own errors, onnx's and TensorFlow's.
     except Exception as exc:
         hint = "run it with `engine: tensorflow`, or convert it yourself with tf2onnx"
         raise ModelError(f"tf2onnx can't convert this model: {cause(exc)}", hint=hint) from exc
@@ -55,10 +59,10 @@ def _trace(tf: Any, graph: Graph, outputs: list[str]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The converter reports each step of its own."""
+    """The converter reports each step of its own; what it can't do, it raises."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from deepseek.plugin import (
     Device,
     Model,
     ModelError,
+    OutOfMemoryError,
     Signature,
     Source,
     TensorSpec,
@@ -84,16 +86,34 @@ def keras_file(source: Source, device: Device, config: Config) -> Model:
     if not owner.built:
         raise _corrupt(source, ValueError("the model was saved before it was built; its inputs are not known"))
     inputs = {item.name: tf.TensorSpec(item.shape, item.dtype, name=item.name) for item in owner.inputs}
-    names = list(owner.output_names) if len(owner.outputs) > 1 else ["output"]
-    names = [spec.name for spec in source.outputs] or names
 
     def call(**tensors: Any) -> Any:
         results = owner(tensors if len(inputs) > 1 else next(iter(tensors.values())), training=False)
-        return dict(zip(names, tf.nest.flatten(results), strict=True))
+        found = _named(tf, results, list(getattr(owner, "output_names", [])))
+        stated = [spec.name for spec in source.outputs]
+        renamed = len(stated) == len(found) and not set(stated) <= set(found)
+        return dict(zip(stated if renamed else found, found.values(), strict=True))
 
     function = tf.function(call, autograph=False).get_concrete_function(**inputs)
     model = _model(Graph(function, owner, inputs), function.structured_outputs)
-    return replace(model, signature=stated_signature(model.signature, Signature(source.inputs)))
+    return replace(model, signature=stated_signature(model.signature, Signature(source.inputs, source.outputs)))
+
+
+def _named(tf: Any, results: Any, layers: list[str]) -> dict[str, Any]:
+    """Outputs by name: a dictionary's own keys, numbered where they hold several; else the layers' names."""
+    if isinstance(results, Mapping):
+        leaves = {str(key): tf.nest.flatten(value) for key, value in results.items()}
+        return {
+            key if len(several) == 1 else f"{key}_{index}": leaf
+            for key, several in leaves.items()
+            for index, leaf in enumerate(several)
+        }
+    found = tf.nest.flatten(results)
+    if len(found) == 1:
+        return {"output": found[0]}
+    # Two outputs of one layer have its name both.
+    names = layers if len(set(layers)) == len(found) else [f"output_{index}" for index in range(len(found))]
+    return dict(zip(names, found, strict=True))
 
 
 def _model(graph: Graph, outputs: Any) -> Model:
@@ -111,5 +131,7 @@ def _spec(name: str, spec: Any) -> TensorSpec:
     return TensorSpec(name, dtype, shape)
 
 
-def _corrupt(source: Source, exc: Exception) -> ModelError:
+def _corrupt(source: Source, exc: Exception) -> ModelError | OutOfMemoryError:
+    if isinstance(exc, MemoryError) or type(exc).__name__ == "ResourceExhaustedError":
+        return OutOfMemoryError("there is not enough memory for its weights", where=str(source.path))
     return ModelError(f"TensorFlow can't read it: {cause(exc)}", where=str(source.path), hint="save or export it again")
