@@ -11,6 +11,7 @@ import re
 import runpy
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -64,22 +65,30 @@ def test_the_config_reference_is_what_the_settings_say() -> None:
 
 
 def public() -> dict[str, object]:
-    """What users and plugin authors import, and the members of the Python API's classes."""
+    """What users and plugin authors import."""
     found = {f"deepseek.{name}": getattr(deepseek, name) for name in deepseek.__all__}
     found |= {f"plugin.{name}": getattr(deepseek.plugin, name) for name in deepseek.plugin.__all__}
-    for owner in (deepseek.Pipeline, deepseek.Plan):
-        members = {name: value for name, value in vars(owner).items() if not name.startswith("_")}
-        found |= {
-            f"{owner.__name__}.{n}": v for n, v in members.items() if inspect.isfunction(v) or isinstance(v, property)
-        }
-    return {n: v for n, v in found.items() if isinstance(v, type | property) or inspect.isfunction(v)}
+    return {n: v for n, v in found.items() if isinstance(v, type) or inspect.isfunction(v)}
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, v in public().items() if not (isinstance(v, type) and issubclass(v, Exception))]
-)
+def methods(owner: object) -> dict[str, object]:
+    members = vars(owner) if isinstance(owner, type) else {}
+    return {
+        name: getattr(value, "__func__", value)
+        for name, value in members.items()
+        if not name.startswith("_") and isinstance(value, property | classmethod | types.FunctionType)
+    }
+
+
+@pytest.mark.parametrize("name", public())
 def test_what_is_public_has_an_example(name: str) -> None:
-    assert ">>> " in (inspect.getdoc(public()[name]) or ""), name
+    """A method has one of its own, or is called in that of its class."""
+    example = (inspect.getdoc(public()[name]) or "").partition(">>> ")[2]
+    assert example, name
+    for method, value in methods(public()[name]).items():
+        doc = inspect.getdoc(value)
+        assert doc, f"{name}.{method}"
+        assert ">>> " in doc or re.search(rf"\.{method}\b", example), f"{name}.{method}"
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +101,7 @@ def examples_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = helper.make_graph(nodes, "g", [image], [logits])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, folder / "model.onnx")
+    (folder / "broken.onnx").write_bytes(b"what a download left")
     (folder / "labels.txt").write_text("tabby\nespresso\nmissile\n")
     (folder / "pipeline.yaml").write_text(
         "model: model.onnx\ninputs: {image: {crop: 8, scale: 255}}\n"

@@ -7,6 +7,7 @@ converted here; an error carries the place, the full key and, for an unknown key
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -22,6 +23,13 @@ from deepseek.settings import KernelSettings, ModelSettings, Selection, Settings
 from deepseek.units import Duration, Percent, Size
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
+
+#: What msgspec calls a kind of value, and what people do.
+_KINDS = {
+    "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false",
+    "array": "a list", "object": "a mapping", "null": "nothing",
+}  # fmt: skip
+_KIND = re.compile(rf"`?\b({'|'.join(_KINDS)})\b`?")
 
 
 class Config:
@@ -43,12 +51,23 @@ class Config:
         return typing.cast(SettingsT, self._by_type[kind])
 
     def given(self, section: str) -> bool:
-        """Whether the pipeline file mentions the section at all."""
+        """Whether the pipeline file mentions the section at all.
+
+        Example:
+            >>> config = deepseek.explain("pipeline.yaml").config
+            >>> config.given("model"), config.given("fifo")
+            (True, False)
+        """
         return section in self.document.data
 
     @property
     def model(self) -> ModelSettings:
-        """The model's settings, the shorthand unfolded."""
+        """The model's settings, the shorthand unfolded.
+
+        Example:
+            >>> deepseek.explain("pipeline.yaml").config.model.source.name
+            'model.onnx'
+        """
         model = self.kernel.model
         if isinstance(model, str):
             if "\0" in model:
@@ -57,15 +76,30 @@ class Config:
         return model
 
     def resolve(self, path: str) -> Path:
-        """A path as the file means it: relative to the file's own folder."""
+        """A path as the file means it: relative to the file's own folder.
+
+        Example:
+            >>> deepseek.explain("pipeline.yaml").config.resolve("labels.txt").is_absolute()
+            True
+        """
         return self.document.path(path)
 
     def where(self, key: str) -> str:
-        """``file:line:column`` of a dotted key, or of the nearest enclosing one that the file has."""
+        """``file:line:column`` of a dotted key, or of the nearest enclosing one that the file has.
+
+        Example:
+            >>> deepseek.explain("pipeline.yaml").config.where("inputs.image")
+            'pipeline.yaml:2:17'
+        """
         return self.document.where(tuple(key.split(".")))
 
     def error(self, key: str, problem: str, *, hint: str = "") -> ConfigError:
-        """A ConfigError that points at a dotted key of this document."""
+        """A ConfigError that points at a dotted key of this document.
+
+        Example:
+            >>> str(deepseek.explain("pipeline.yaml").config.error("inputs.image", "needs a crop"))
+            'pipeline.yaml:2:17: `inputs.image` needs a crop'
+        """
         return ConfigError(f"`{key}` {problem}", where=self.where(key), hint=hint)
 
 
@@ -152,7 +186,8 @@ def _struct(document: Document, key: Key, value: Mapping[str, object], kind: Any
 
 def _unknown(document: Document, key: Key, known: typing.Iterable[str]) -> ConfigError:
     names = sorted(known)
-    near = difflib.get_close_matches(str(key[-1]), names, n=1)
+    # Keys are lower case; who shouts means the same.
+    near = difflib.get_close_matches(str(key[-1]).lower(), names, n=1)
     hint = f"did you mean `{dotted((*key[:-1], near[0]))}`?" if near else f"known keys here: {', '.join(names)}"
     return ConfigError(f"`{dotted(key)}` is not a known key", where=document.where(key), hint=hint)
 
@@ -182,10 +217,8 @@ def _problem(message: str, kind: Any) -> str:
     if message.endswith("of length >= 1"):
         return "must not be empty"
     if message.startswith("Expected "):
-        wanted = (
-            message.removeprefix("Expected ").partition(", got")[0].replace(" | ", " or ").replace("null", "nothing")
-        )
-        return f"must be {wanted}"
+        wanted = message.removeprefix("Expected ").partition(", got")[0].replace(" | ", " or ")
+        return f"must be {_KIND.sub(lambda match: _KINDS[match[1]], wanted)}"
     if message.startswith("Invalid enum value"):
         return f"must be one of {', '.join(f'`{choice}`' for choice in _choices(kind) if choice != '')}"
     return message

@@ -1,28 +1,5 @@
 """Every error that DeepSeek raises on purpose, and the exit code each one ends a command with.
 
-::
-
-    DeepSeekError               1   the root; catch this one
-    ├── ConfigError             3   the pipeline file: unknown key, wrong value, bad YAML
-    ├── PluginError             4   a plugin is broken, missing, or two claim one thing
-    │   ├── IncompatiblePluginError  it is written for another version of the plugin API
-    │   └── HookError           5   a plugin raised inside a hook, or in a scheduler or codec that it made
-    ├── PlanError               6   no plugin can do what the pipeline asks for
-    │   └── MissingLibraryError 7   the plugin is there, its engine's library is not
-    ├── ModelNotFoundError      8   the model's file or folder does not exist
-    ├── ModelError              9   the model's file is corrupt or not what it claims to be
-    │   └── UnsafeModelError   10   loading it would run code that the file carries
-    ├── DeviceError            11   the device does not exist or can't be used
-    ├── InputError             12   an input has the wrong name, shape, dtype or file type
-    │   └── InputNotFoundError 13   an input file does not exist
-    ├── ExecutionError         14   the engine failed while it computed
-    ├── OutOfMemoryError       15   a model or a batch does not fit
-    ├── OutputError            16   a result can't be written: disk full, no permission
-    └── UnavailableError       17   the pipeline can't take the request now
-        ├── ClosedError             it is closed
-        ├── QueueFullError          its queue is at its limit
-        └── DeadlineError           the request's deadline passed before it was executed
-
 0 is success, 2 a wrong command line (click's), 130 an interrupt, 70 a fault of ours (EX_SOFTWARE).
 """
 
@@ -48,9 +25,7 @@ class DeepSeekError(Exception):
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
-        self.what = what
-        self.where = where
-        self.hint = hint
+        self.what, self.where, self.hint = what, where, hint
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
@@ -66,13 +41,26 @@ NOBODYS_FAULT = (KeyboardInterrupt, GeneratorExit, Interruption)
 
 
 class ConfigError(DeepSeekError):
-    """The pipeline's configuration is wrong."""
+    """The pipeline's configuration is wrong.
+
+    Example:
+        >>> deepseek.build({"modle": "model.onnx"})
+        Traceback (most recent call last):
+        deepseek.errors.ConfigError: <dict>: `modle` is not a known key
+          fix: did you mean `model`?
+    """
 
     exit_code = 3
 
 
 class PluginError(DeepSeekError):
-    """A plugin is broken, missing, incompatible, or in conflict with another."""
+    """A plugin is broken, missing, incompatible, or in conflict with another.
+
+    Example:
+        >>> deepseek.build({"model": "model.onnx", "plugins": {"enable": ["acme"]}})
+        Traceback (most recent call last):
+        deepseek.errors.PluginError: <dict>: `plugins.enable` names `acme`, which is not an installed plugin...
+    """
 
     exit_code = 4
 
@@ -82,90 +70,180 @@ class IncompatiblePluginError(PluginError):
 
 
 class HookError(PluginError):
-    """A plugin raised inside a hook, or in a scheduler or codec that it made; the cause is chained."""
+    """A plugin raised inside a hook, or in a scheduler or codec that it made; the cause is chained.
+
+    Example:
+        >>> HookError("deepseek-acme 1.0 raised in its hook `load`", hint="report it to the author").exit_code
+        5
+    """
 
     exit_code = 5
 
 
 class PlanError(DeepSeekError):
-    """No installed plugin can do what the pipeline asks for."""
+    """No installed plugin can do what the pipeline asks for.
+
+    Example:
+        >>> deepseek.build({"model": "model.onnx", "engine": "acme"})
+        Traceback (most recent call last):
+        deepseek.errors.PlanError: <dict>: there is no engine `acme`...
+    """
 
     exit_code = 6
 
 
 class MissingLibraryError(PlanError):
-    """A plugin is installed but the library that it drives is not."""
+    """A plugin is installed but the library that it drives is not.
+
+    Example:
+        >>> MissingLibraryError("TVM is not installed", hint="pip install apache-tvm").exit_code
+        7
+    """
 
     exit_code = 7
 
 
 class ModelNotFoundError(DeepSeekError):
-    """The model's file or folder does not exist."""
+    """The model's file or folder does not exist.
+
+    Example:
+        >>> deepseek.build({"model": "modle.onnx"})
+        Traceback (most recent call last):
+        deepseek.errors.ModelNotFoundError: <dict>: there is no model at ...modle.onnx...
+    """
 
     exit_code = 8
 
 
 class ModelError(DeepSeekError):
-    """The model can't be loaded or converted."""
+    """The model can't be loaded or converted.
+
+    Example:
+        >>> deepseek.build({"model": "broken.onnx"})
+        Traceback (most recent call last):
+        deepseek.errors.ModelError: ...broken.onnx: ...
+    """
 
     exit_code = 9
 
 
 class UnsafeModelError(ModelError):
-    """Loading the model would execute code that its file carries."""
+    """Loading the model would execute code that its file carries.
+
+    Example:
+        >>> issubclass(UnsafeModelError, ModelError), UnsafeModelError.exit_code
+        (True, 10)
+    """
 
     exit_code = 10
 
 
 class DeviceError(DeepSeekError):
-    """The device does not exist on this machine or can't be used."""
+    """The device does not exist on this machine or can't be used.
+
+    Example:
+        >>> deepseek.build({"model": "model.onnx", "device": "acme:0"})
+        Traceback (most recent call last):
+        deepseek.errors.DeviceError: <dict>: there is no device `acme:0` on this machine...
+    """
 
     exit_code = 11
 
 
 class InputError(DeepSeekError):
-    """An input has the wrong name, shape, dtype or file type."""
+    """An input has the wrong name, shape, dtype or file type.
+
+    Example:
+        >>> pipeline.run(x=array)
+        Traceback (most recent call last):
+        deepseek.errors.InputError: the model has no input `x`...
+    """
 
     exit_code = 12
 
 
 class InputNotFoundError(InputError):
-    """An input file does not exist."""
+    """An input file does not exist.
+
+    Example:
+        >>> pipeline.predict("dog.jpg")
+        Traceback (most recent call last):
+        deepseek.errors.InputNotFoundError: there is no file dog.jpg
+    """
 
     exit_code = 13
 
 
 class ExecutionError(DeepSeekError):
-    """The engine failed while it computed."""
+    """The engine failed while it computed.
+
+    Example:
+        >>> ExecutionError("ONNX Runtime failed: an index is out of range").exit_code
+        14
+    """
 
     exit_code = 14
 
 
 class OutOfMemoryError(DeepSeekError):
-    """A model or a batch does not fit into the device's memory."""
+    """A model or a batch does not fit into the device's memory.
+
+    Example:
+        >>> OutOfMemoryError("a batch of 64 rows does not fit", hint="send a smaller batch").exit_code
+        15
+    """
 
     exit_code = 15
 
 
 class OutputError(DeepSeekError):
-    """A result can't be written."""
+    """A result can't be written.
+
+    Example:
+        >>> str(OutputError("the disk is full", where="answers.npz"))
+        'answers.npz: the disk is full'
+    """
 
     exit_code = 16
 
 
 class UnavailableError(DeepSeekError):
-    """The pipeline can't take the request now."""
+    """The pipeline can't take the request now.
+
+    Example:
+        >>> [kind.__name__ for kind in UnavailableError.__subclasses__()]
+        ['ClosedError', 'QueueFullError', 'DeadlineError']
+    """
 
     exit_code = 17
 
 
 class ClosedError(UnavailableError):
-    """The pipeline is closed."""
+    """The pipeline is closed.
+
+    Example:
+        >>> closed = deepseek.build("pipeline.yaml")
+        >>> closed.close()
+        >>> closed.run(image=array)
+        Traceback (most recent call last):
+        deepseek.errors.ClosedError: the pipeline is closed
+    """
 
 
 class QueueFullError(UnavailableError):
-    """The scheduler's queue is at its limit."""
+    """The scheduler's queue is at its limit.
+
+    Example:
+        >>> QueueFullError("1024 requests are waiting already", hint="send fewer at a time").exit_code
+        17
+    """
 
 
 class DeadlineError(UnavailableError):
-    """The request's deadline passed before it was executed."""
+    """The request's deadline passed before it was executed.
+
+    Example:
+        >>> pipeline.run({"image": array}, Options(deadline=0))
+        Traceback (most recent call last):
+        deepseek.errors.DeadlineError: the deadline passed before the request was executed
+    """

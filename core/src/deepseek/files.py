@@ -60,7 +60,8 @@ def exists(path: Path) -> bool:
 
 def is_full(exc: OSError) -> bool:
     """Whether the system refused to write because a disk, a quota or a limit on sizes is exhausted."""
-    return exc.errno in _FULL
+    # NumPy's tofile() tells no number, only "1536 requested and 0 written".
+    return exc.errno in _FULL or (exc.errno is None and str(exc).endswith(" written"))
 
 
 def disk_full(target: Path | str) -> OutputError:

@@ -20,7 +20,7 @@ from deepseek.observed import Observed
 from deepseek.offers import Decline, Engine, Stage, Wrapper
 from deepseek.pipeline import Pipeline
 from deepseek.plan import Declined, Plan, Planned
-from deepseek.plugins import discover, from_module, select
+from deepseek.plugins import Plugin, discover, from_module, select
 from deepseek.protocols import Codec, Executor, Scheduler
 from deepseek.registry import Answer, Registry
 from deepseek.routing import Router, choose_loader, find_route, wanted_engines
@@ -86,7 +86,7 @@ def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plug
     coding = next(iter(registry.ask("codec", source=source, config=config)), None)
     # The built-in fifo answers always, and last.
     policy = registry.ask("schedule", config=config)[0]
-    _report(registry)
+    _report(_absent(registry))
     return Plan(
         config=config,
         registry=registry,
@@ -111,11 +111,14 @@ def _with_absent(error: PlanError, registry: Registry) -> PlanError:
     return type(error)(f"{error.what}{asked}", where=error.where, hint=error.hint)
 
 
-def _report(registry: Registry) -> None:
+def _absent(registry: Registry) -> list[Plugin]:
+    return [plugin for plugin in registry.plugins if plugin.state in ("broken", "incompatible")]
+
+
+def _report(absent: Iterable[Plugin]) -> None:
     """Optional plugins are passed over, but not in silence."""
-    for plugin in registry.plugins:
-        if plugin.state in ("broken", "incompatible"):
-            logger.warning("without the plugin `%s`, which is %s: %s", plugin.name, plugin.state, plugin.why)
+    for plugin in absent:
+        logger.warning("without the plugin `%s`, which is %s: %s", plugin.name, plugin.state, plugin.why)
 
 
 def configure(
@@ -158,7 +161,9 @@ def _wrap(plan: Plan, executor: GuardedExecutor, bench: Workbench) -> GuardedExe
 
 
 def _scheduler(plan: Plan, executor: Executor, bench: Workbench) -> Scheduler:
+    absent = _absent(plan.registry)
     answers = plan.registry.ask("observe", config=plan.config)
+    _report(plugin for plugin in _absent(plan.registry) if plugin not in absent)
     for answer in answers:
         bench.keep(answer.plugin, answer.value)
     observers = [answer.value for answer in answers]
@@ -210,7 +215,7 @@ def _source(config: Config) -> Source:
 
 def _neighbours(folder: Path) -> str:
     try:
-        names = sorted(item.name for item in folder.iterdir())
+        names = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
     except OSError as exc:
         return f"{folder} can't be listed: {exc.strerror}"
     return f"{folder} holds {', '.join(names[:8])}" if names else f"{folder} is empty"

@@ -92,10 +92,11 @@ class Reader:
 
     def scalar(self, node: Any, where: str) -> object:
         if "${" in node.value:
-            node.value = _VARIABLE.sub(lambda match: _variable(match, where), node.value)
-            if not node.style:
-                # An unquoted ${N} takes the type of what it stands for, as if it had been written there.
-                node.tag = self.resolver.resolve(ScalarNode, node.value, (True, False))
+            value = _VARIABLE.sub(lambda match: _variable(match, where), node.value)
+            # An unquoted ${N} takes the type of what it stands for, as if it had been written there.
+            tag = node.tag if node.style else self.resolver.resolve(ScalarNode, value, (True, False))
+            # Not changed in place: an anchor's node is read again at each of its aliases.
+            node = ScalarNode(tag, value, node.start_mark, node.end_mark, node.style)
         try:
             return self.constructor.construct_object(node)
         # `!!timestamp foo` and the like fail inside the constructor in ways of their own.

@@ -22,8 +22,10 @@ class Executor(Protocol):
 
     Example:
         >>> from deepseek.testing import EchoExecutor
-        >>> EchoExecutor().run({"x": 1}, [Share(NO_OPTIONS, 1)])
+        >>> executor = EchoExecutor()
+        >>> executor.run({"x": 1}, [Share(NO_OPTIONS, 1)])
         {'x': 1}
+        >>> executor.close()
     """
 
     signature: Signature
@@ -59,6 +61,10 @@ class Observer(Protocol):
         ...         self.total += batch.rows
         ...     def close(self):
         ...         print(self.total)
+        >>> rows = Rows()
+        >>> rows.batch(Batch((Share(NO_OPTIONS, 8),), "cpu", seconds=0.002, error=None))
+        >>> rows.close()
+        8
     """
 
     def batch(self, batch: Batch) -> None:
@@ -80,6 +86,10 @@ class Sink(Protocol):
         False
         >>> sink.future.result()
         {'y': 1}
+        >>> refused = FutureSink()
+        >>> refused.fail(QueueFullError("1024 requests are waiting already"))
+        >>> type(refused.future.exception()).__name__
+        'QueueFullError'
     """
 
     def start(self) -> bool:
@@ -119,9 +129,14 @@ class Scheduler(Protocol):
 
     Example:
         >>> from deepseek.fifo import Fifo
-        >>> from deepseek.testing import EchoExecutor
-        >>> Fifo(EchoExecutor()).run({"x": 1}, Share(NO_OPTIONS, 1))
+        >>> from deepseek.testing import EchoExecutor, FutureSink
+        >>> scheduler, sink = Fifo(EchoExecutor()), FutureSink()
+        >>> scheduler.run({"x": 1}, Share(NO_OPTIONS, 1))
         {'x': 1}
+        >>> scheduler.submit(Request({"x": 2}, Share(NO_OPTIONS, 1), sink))
+        >>> sink.future.result()
+        {'x': 2}
+        >>> scheduler.close()
     """
 
     def run(self, inputs: Tensors, share: Share) -> dict[str, Any]:
@@ -143,7 +158,10 @@ class Codec(Protocol):
     """Turns what people have (photographs, text, files) into tensors, and tensors into answers.
 
     Example:
-        >>> pipeline.codec.decode(pipeline.run(pipeline.codec.encode("cat.jpg")))[0]["logits"][0]["label"]
+        >>> codec = pipeline.codec
+        >>> [label for label, inputs in codec.read(Path("cat.jpg"), None)]
+        ['cat.jpg']
+        >>> codec.decode(pipeline.run(codec.encode("cat.jpg")))[0]["logits"][0]["label"]
         'tabby'
     """
 

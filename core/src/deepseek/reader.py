@@ -85,6 +85,8 @@ def _override(document: Document, override: str) -> None:
     value = _parse(scratch, text, f"--set {name}")
     node = document.data
     for index, key in enumerate(keys[:-1]):
+        if key not in node:
+            document.marks[tuple(keys[: index + 1])] = f"--set {name}"
         child = node.setdefault(key, {})
         if isinstance(child, list):
             what = f"`{'.'.join(keys[: index + 1])}` is a list: its items can't be set one by one"

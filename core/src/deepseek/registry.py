@@ -79,19 +79,34 @@ class Registry:
         return replace(plugin, state="active", hooks=hooks, module=module)
 
     def sections(self) -> dict[str, type[Settings]]:
-        """Section name to settings class, of every plugin. Raises PluginError when two claim one name."""
+        """Section name to settings class, of every plugin.
+
+        Raises:
+            PluginError: two claim one name, or a section has no class of its own; an optional plugin is passed over.
+        """
         owners: dict[str, str] = {}
         result: dict[str, type[Settings]] = {}
         for answer in self.ask("sections"):
-            for name, kind in answer.value.items():
-                if name in owners:
-                    raise self._conflict(name, owners[name], answer.plugin)
-                self._check_section(answer.plugin, name, kind, result)
-                owners[name], result[name] = answer.plugin, kind
+            mine: dict[str, type[Settings]] = {}
+            try:
+                for name, kind in answer.value.items():
+                    self._check_section(answer.plugin, name, kind, result | mine, owners)
+                    mine[name] = kind
+            except PluginError as error:
+                if answer.plugin not in self._optional:
+                    raise
+                self._drop(answer.plugin, error)
+            else:
+                result |= mine
+                owners |= dict.fromkeys(mine, answer.plugin)
         return result
 
-    def _check_section(self, plugin: str, name: str, kind: object, others: Mapping[str, object]) -> None:
+    def _check_section(
+        self, plugin: str, name: str, kind: object, others: Mapping[str, object], owners: Mapping[str, str]
+    ) -> None:
         who, fault = self.describe(plugin), ""
+        if name in owners:
+            raise self._conflict(name, owners[name], plugin)
         if name in KernelSettings.__struct_fields__:
             fault = f"{who} claims the section `{name}`, which is the kernel's own"
         elif not (isinstance(kind, type) and issubclass(kind, Settings)):
@@ -138,7 +153,7 @@ class Registry:
                 answers += [Answer(name, one) for one in values]
         return answers
 
-    def _drop(self, name: str, error: HookError) -> None:
+    def _drop(self, name: str, error: PluginError) -> None:
         self._pm.unregister(name=name)
         broken = replace(self._by_name[name], state="broken", why=error.what)
         self._by_name[name] = broken

@@ -18,14 +18,19 @@ class Array(Protocol):
     """A dense tensor: anything with a shape, a dtype and the DLPack protocol (NumPy, PyTorch, ...).
 
     Example:
-        >>> isinstance(numpy.zeros(3), Array)
-        True
+        >>> array = numpy.zeros(3)
+        >>> isinstance(array, Array), array.shape, array.dtype
+        (True, (3,), dtype('float64'))
     """
 
     @property
-    def shape(self) -> Any: ...
+    def shape(self) -> Any:
+        """One size per dimension."""
+
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """The element type, in the words of the array's own library."""
+
     def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
@@ -86,8 +91,9 @@ class Source(Record):
         outputs: the outputs as the pipeline declares them; empty: ask the model.
 
     Example:
-        >>> Source(Path("model.onnx")).path.suffix
-        '.onnx'
+        >>> source = Source(Path("labels.txt"))
+        >>> source.path.suffix, source.size_bytes
+        ('.txt', 23)
     """
 
     path: Path

@@ -38,7 +38,12 @@ class Duration(float):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Raises ValueError for anything that is not a duration."""
+        """Raises ValueError for anything that is not a duration.
+
+        Example:
+            >>> Duration.parse("5m")
+            Duration(300.0)
+        """
         if value == 0 and not isinstance(value, bool):
             return cls(0.0)
         number, unit = _split(value) if isinstance(value, str) else (0.0, "")
@@ -75,7 +80,12 @@ class Size(int):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Raises ValueError for anything that is not a size."""
+        """Raises ValueError for anything that is not a size.
+
+        Example:
+            >>> Size.parse("2KiB")
+            Size(2048)
+        """
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
             return cls(value)
         number, unit = _split(value) if isinstance(value, str) else (0.0, "")
@@ -108,7 +118,12 @@ class Percent(float):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Raises ValueError for anything that is not a percentage."""
+        """Raises ValueError for anything that is not a percentage.
+
+        Example:
+            >>> Percent.parse("50%")
+            Percent(0.5)
+        """
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
             return cls(value)
         number, unit = _split(value) if isinstance(value, str) else (0.0, "")

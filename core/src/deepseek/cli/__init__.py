@@ -9,11 +9,12 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
 
-from deepseek.errors import DeepSeekError, HookError, Interruption, OutOfMemoryError
+from deepseek.errors import ConfigError, DeepSeekError, HookError, Interruption, OutOfMemoryError
 from deepseek.files import disk_full, is_full
 
 #: A fault of ours: EX_SOFTWARE of sysexits.h.
@@ -91,6 +92,10 @@ class Verbs(click.Group):
 @click.option("--debug", is_flag=True, help="Show a traceback with every error, before or after the verb.")
 def app(debug: bool) -> None:
     """Load, optimize, schedule and execute deep-learning models."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as exc:
+        raise ConfigError("the working directory was removed", hint="change to one that exists") from exc
 
 
 def main(arguments: list[str] | None = None) -> None:

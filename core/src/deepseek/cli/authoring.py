@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Names whose distributions, ``deepseek-NAME``, are DeepSeek's own, those that are not written yet included.
 OURS = {"core", "deepseek", "fifo", "all"} | {name for _, added in VERSIONS.values() for name in added}
+#: A plugin's template makes an engine and a kind of file of its name: these are others'.
+KINDS = {"bin", "ckpt", "fake", "json", "keras", "onnx", "pb", "pt", "pt2", "pth", "safetensors", "saved_model"}
 
 
 @click.group()
@@ -41,8 +43,8 @@ def new(name: str, into: Path) -> None:
     plugins = discover()
     registry = Registry(plugins, optional=[found.name for found in plugins])
     taken = {found.name for found in plugins} | set(registry.sections()) | set(KernelSettings.__struct_fields__)
-    if name in taken | OURS:
-        what = "by a plugin, a section or a key of the kernel, or a distribution of DeepSeek's own"
+    if name in taken | OURS | KINDS:
+        what = "by a plugin, a section or a key of the kernel, a kind of file, or a distribution of DeepSeek's own"
         raise click.UsageError(f"`{name}` is taken: {what}; choose another name")
     target = into / f"deepseek-{name.replace('_', '-')}"
     write(name, target)

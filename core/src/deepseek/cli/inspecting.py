@@ -38,6 +38,7 @@ def plugins(pipeline: Path | None, as_json: bool) -> None:
     chosen = first_look(document)
     # Every plugin is optional here: a broken one is a row of the table.
     registry = Registry(select(found, chosen, document.where), optional=[plugin.name for plugin in found])
+    registry.sections()
     if as_json:
         print(json.dumps([_row(plugin) for plugin in registry.plugins], indent=2))
         return

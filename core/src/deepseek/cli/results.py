@@ -62,16 +62,17 @@ class Table:
     """Rows for people: the label, and each answer in a few words."""
 
     def __init__(self) -> None:
-        self._rows: list[list[str]] = []
-        self._headings: list[str] = ["input"]
+        self._rows: list[tuple[str, dict[str, str]]] = []
 
     def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
         for number, answer in enumerate(answers):
-            self._headings = ["input", *answer] if len(answer) >= len(self._headings) else self._headings
-            self._rows.append([label if len(answers) == 1 else f"{label}[{number}]", *map(_brief, answer.values())])
+            name = label if len(answers) == 1 else f"{label}[{number}]"
+            self._rows.append((name, {str(key): _brief(value) for key, value in answer.items()}))
 
     def show(self) -> None:
-        print_table(self._headings, self._rows)
+        # Answers need not have the same keys, nor in the same order.
+        keys = list(dict.fromkeys(key for _, row in self._rows for key in row))
+        print_table(["input", *keys], [[name, *(row.get(key, "") for key in keys)] for name, row in self._rows])
 
 
 class JsonLines:
@@ -107,14 +108,14 @@ class Tensors:
 
     def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
         self._labels += [label] * len(answers)
-        self._outputs.append(dict(outputs))
+        self._outputs.append({name: _by_row(name, value, len(answers)) for name, value in outputs.items()})
 
     def save(self, path: Path) -> None:
         import numpy as np
 
         names = list(self._outputs[0]) if self._outputs else []
         try:
-            columns = {name: np.concatenate([np.atleast_1d(item[name]) for item in self._outputs]) for name in names}
+            columns = {name: np.concatenate([item[name] for item in self._outputs]) for name in names}
         except ValueError as exc:
             hint = "write .json instead"
             raise OutputError(f"the outputs differ in shape and can't stand in one array: {exc}", hint=hint) from exc
@@ -126,6 +127,19 @@ class Tensors:
                 member = name.replace("/", "_").replace("\\", "_")
                 with archive.open(f"{member}.npy", "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, _storable(values), allow_pickle=False)
+
+
+def _by_row(name: str, value: Any, rows: int) -> Any:
+    """An output with one entry for each of the answer's rows, so that the labels stand beside them."""
+    import numpy as np
+
+    values = np.asarray(value)
+    if values.ndim and len(values) == rows:
+        return values
+    if rows == 1:
+        return values[None]
+    what = f"the output `{name}` has the shape {list(values.shape)}, which is not one entry for each of {rows} rows"
+    raise OutputError(what, hint="write .json instead")
 
 
 def _storable(values: Any) -> Any:

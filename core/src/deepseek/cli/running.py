@@ -47,17 +47,16 @@ def run(
     if verbose:
         print(plan, file=sys.stderr)
     # Named before the model is loaded: a typing mistake should not cost the loading.
-    named = [path for argument in inputs for path in expand(argument)]
+    named, code = _named(inputs, keep_going)
     with assemble(plan) as built:
         if verbose:
             _report(built)
         paths = [found for path in named for found in _unfold(path, built.codec)]
-        if not paths:
+        if not paths and not code:
             hint = f"known types: {' '.join(sorted(built.codec.suffixes))}"
             raise InputNotFoundError("there is no input file", hint=hint)
         # An interrupted or failed run leaves no half-written file: open_results renames at the end.
         with open_results(output, as_json) as results, progress(len(paths), shown=_has_room(as_json, output)) as tell:
-            code = 0
             for done, path in enumerate(paths):
                 tell(done)
                 code = _one(built, path, results, keep_going, tell) or code
@@ -67,13 +66,14 @@ def run(
 
 def _one(pipeline: Pipeline, path: Path | None, results: Any, keep_going: bool, tell: Tell) -> int:
     """Answer every item of one file; its error's exit code when it failed and that is to be passed over."""
-    label = ""
+    label, none = "", True
     try:
         for label, tensors in pipeline.codec.read(path, None if path else sys.stdin.buffer):
+            none = False
             outputs = pipeline.run(tensors)
             results.add(label, outputs, pipeline.codec.decode(outputs))
             tell(None)
-        if not label:
+        if none:
             raise InputError(f"{path or 'standard input'} holds no item")
     except (InputError, ExecutionError, OutOfMemoryError) as error:
         # What was wrong with a tensor says nothing of the file that it came from.
@@ -84,6 +84,21 @@ def _one(pipeline: Pipeline, path: Path | None, results: Any, keep_going: bool, 
         print(f"error: {known}", file=sys.stderr)
         return known.exit_code
     return 0
+
+
+def _named(inputs: tuple[str, ...], keep_going: bool) -> tuple[list[Path | None], int]:
+    """The paths that the arguments stand for, and the exit code for those that stand for none."""
+    paths: list[Path | None] = []
+    code = 0
+    for argument in inputs:
+        try:
+            paths += expand(argument)
+        except InputNotFoundError as error:
+            if not keep_going:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            code = error.exit_code
+    return paths, code
 
 
 def _has_room(as_json: bool, output: Path | None) -> bool:

@@ -70,6 +70,8 @@ def keras_file(source: Source, device: Device, config: Config) -> Model:
     tf, placed = prepare(config), placement(device)
     import keras
 
+    if config[TensorFlowSettings].signature != TensorFlowSettings().signature:
+        raise config.error("tensorflow.signature", "is for SavedModels; a .keras file has none", hint="leave it out")
     if not zipfile.is_zipfile(source.path):
         raise _corrupt(source, ValueError("it is not a .keras archive"))
     try:
