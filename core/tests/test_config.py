@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -92,7 +93,10 @@ def test_a_mapping_is_as_good_as_a_file() -> None:
         ("model: m\nacme: {threads: many}\n", "`acme.threads` must be a whole number (got `many`)"),
         ("model: m\nacme: {names: [a, 3]}\n", "p.yaml:2:19: `acme.names[1]` must be text (got `3`)"),
         ("model: m\nacme:\n  inner:\n    a:\n      siez: 3\n", "p.yaml:5:13: `acme.inner.a.siez` is not a known key"),
-        ("model: m\nacme:\n  inner: {a: {size: 0}}\n", "p.yaml:3:21: `acme.inner.a.size` must be a whole number >= 1 (got `0`)"),
+        (
+            "model: m\nacme:\n  inner: {a: {size: 0}}\n",
+            "p.yaml:3:21: `acme.inner.a.size` must be a whole number >= 1 (got `0`)",
+        ),
         ("model: m\nacme: 5\n", "p.yaml:2:7: `acme` must be a mapping (got `5`)"),
         ("acme: {}\n", "`model` is missing"),
         ("model: {}\n", "`model.source` is missing"),
@@ -108,6 +112,12 @@ def test_a_mapping_is_as_good_as_a_file() -> None:
         ("model: !!timestamp foo\n", "p.yaml:1:8: "),
         ("model: !!bool foo\n", "p.yaml:1:8: "),
         ("model: m\nacme: false\n", "p.yaml:2:7: `acme` must be a mapping (got `false`)"),
+        ("model: m\nACME: {}\n", "`ACME` is not a known key\n  fix: did you mean `acme`?"),
+        ("model: !odd {source: m}\n", "p.yaml:1:8: `!odd` is not a kind of value"),
+        ("model: {source: m, inputs: {x: {dtype: foo}}}\n", "p.yaml:1:40: `model.inputs.x.dtype`"),
+        ("model: {source: m, inputs: {x: {shape: [-1, -7]}}}\n", "`model.inputs.x.shape[1]`"),
+        ("model: m\nacme: {delay: 1e308d}\n", "`acme.delay` must be a duration"),
+        ("model: m\nacme: {memory: 1e308TiB}\n", "`acme.memory` must be a size"),
         ("model: m\nacme: {memory: 1e400B}\n", "`acme.memory` must be a size"),
         ("[" * 200_000, "this is nested more than 50 deep"),
         ("{a: " * 100_000, "this is nested more than 50 deep"),
@@ -263,3 +273,31 @@ def test_what_an_override_brings_is_not_blamed_on_the_file(tmp_path: Path) -> No
 def test_an_empty_path_is_no_path(model: object) -> None:
     with pytest.raises(ConfigError, match="must be a path|must not be empty"):
         _ = settle(reader.read({"model": model}), {}).model
+
+
+def test_an_override_of_one_item_of_a_list_is_refused(tmp_path: Path) -> None:
+    says = refused(tmp_path, "model: m\nacme: {names: [a]}\n", "acme.names.0=b")
+    assert says.startswith("--set acme.names.0: `acme.names` is a list: its items can't be set one by one")
+    says = refused(tmp_path, "model: m\n", "acme.names.0=b")
+    assert says.startswith("--set acme.names.0: `acme.names` must be a list")
+
+
+def test_an_escaped_dollar_stays_one_behind_an_anchor(tmp_path: Path) -> None:
+    assert read(tmp_path, 'model: m\nacme: {names: [&a "$${HOME_OF}", *a]}\n')[Acme].names == ["${HOME_OF}"] * 2
+
+
+def test_the_section_of_a_plugin_that_takes_no_part(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("model: m\nacme: {}\nother: {}\n")
+    with pytest.raises(ConfigError, match="`other` is the section of a plugin that takes no part: it is disabled"):
+        settle(reader.read(tmp_path / "p.yaml"), {"acme": Acme}, {"other": "it is disabled"})
+
+
+def test_paths_in_what_comes_through_a_pipe_start_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours, theirs = os.pipe()
+    os.write(theirs, b"model: m.onnx\n")
+    os.close(theirs)
+    assert settle(reader.read(f"/proc/self/fd/{ours}"), {}).model.source == tmp_path / "m.onnx"
+    os.close(ours)

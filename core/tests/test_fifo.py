@@ -209,3 +209,28 @@ def test_a_limit_of_two_lets_two_in() -> None:
         caller.join(10)
     assert executor.most_at_once == 2
     fifo.close()
+
+
+def test_a_sink_that_raises_does_not_end_the_thread_that_others_wait_for() -> None:
+    class Broken(FutureSink):
+        def start(self) -> bool:
+            raise RuntimeError("gone")
+
+        def fail(self, error: BaseException) -> None:
+            raise RuntimeError("gone for good")
+
+    fifo = Fifo(EchoExecutor())
+    fifo.submit(Request({"x": 0}, ONE, Broken()))
+    assert ask(fifo, 1).future.result(10) == {"x": 1}
+    fifo.close()
+
+
+def test_an_answer_that_somebody_else_gave_does_not_end_the_thread() -> None:
+    gate = Gate()
+    fifo = Fifo(EchoExecutor(work=gate))
+    first, second, third = (ask(fifo, number) for number in range(3))
+    assert gate.arrived.wait(10)
+    second.future.set_result({"x": "mine"})
+    gate.open.set()
+    assert [sink.future.result(10)["x"] for sink in (first, second, third)] == [0, "mine", 2]
+    fifo.close()

@@ -146,3 +146,61 @@ def test_an_executor_that_answers_with_something_else_than_a_dict(plug: Plug) ->
             pipeline.run(x=X)
         with pytest.raises(ExecutionError, match=says):
             pipeline.submit(x=X).result(60)
+
+
+def test_a_scheduler_that_answers_nothing(plug: Plug) -> None:
+    class Silent:
+        def run(self, inputs: Tensors, share: Share) -> Any: ...
+        def submit(self, request: Request) -> None: ...
+        def close(self) -> None: ...
+
+    acme = plug("acme", schedule=lambda: Policy("acme", lambda executors: Silent()))
+    with build(acme) as pipeline, pytest.raises(HookError, match="<acme> 0 answered with a NoneType instead of a dict"):
+        pipeline.run(x=X)
+
+
+@pytest.mark.parametrize("concurrency", [-1, "a", None])
+def test_a_limit_that_is_none(plug: Plug, concurrency: Any) -> None:
+    def opened(model: Any) -> EchoExecutor:
+        executor = EchoExecutor(model.signature)
+        executor.concurrency = concurrency
+        return executor
+
+    acme = plug("acme", execute=lambda: Engine("acme", frozenset({"fake"}), opened))
+    with pytest.raises(HookError, match=r"<acme> 0 raised .* its concurrency is .*; it must be a number"):
+        build(acme)
+
+
+class Codec:
+    """Reads, encodes and decodes what it is told to."""
+
+    suffixes = frozenset({".acme"})
+
+    def __init__(self, item: Any = None, decoded: Any = None) -> None:
+        self.item, self.decoded = item, decoded
+
+    def read(self, path: Path | None, stream: Any) -> Iterator[Any]:
+        yield self.item
+
+    def encode(self, value: object) -> Any:
+        return {"x": X}
+
+    def decode(self, outputs: Any) -> Any:
+        return self.decoded
+
+
+@pytest.mark.parametrize("decoded", [None, [1], {"x": 1}])
+def test_a_codec_whose_answers_are_none(plug: Plug, decoded: Any) -> None:
+    acme = plug("acme", codec=lambda: Coding("acme", lambda signature: Codec(decoded=decoded)))
+    with (
+        build(acme) as pipeline,
+        pytest.raises(HookError, match="<acme> 0 answered with a .* instead of a list of dicts"),
+    ):
+        pipeline.predict("cat")
+
+
+@pytest.mark.parametrize("item", [1, ("a", {}, 3), ("a", 5), (5, {})])
+def test_a_codec_whose_items_are_none(plug: Plug, item: Any) -> None:
+    acme = plug("acme", codec=lambda: Coding("acme", lambda signature: Codec(item)))
+    with build(acme) as pipeline, pytest.raises(HookError, match="<acme> 0 answered with .* instead of a label and"):
+        list(pipeline.codec.read(Path("a.acme"), None))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -280,3 +284,57 @@ def test_what_a_model_states_and_a_pipeline_declares() -> None:
     ):
         with pytest.raises(ConfigError, match=says):
             stated_signature(own, declared)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"deadline": "a"}, {"priority": "high"}, {"tenant": 5}, {"parameters": 5}],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_options_of_the_wrong_type(fields: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        Options(**fields)
+
+
+def test_what_is_no_options_is_refused_by_every_way_of_asking(pipeline: deepseek.Pipeline) -> None:
+    for ask in (pipeline.run, pipeline.submit, pipeline.stream):
+        with pytest.raises(InputError, match=r"options are Options\(...\), not a int"):
+            ask({"x": X}, 5)  # type: ignore[operator]
+
+
+def test_a_pipeline_that_nobody_closes_leaves_nothing(tmp_path: Path) -> None:
+    """The work that was submitted is answered before the program ends, and the folders of conversions go."""
+    (tmp_path / "program.py").write_text("""
+import atexit, sys, threading
+import numpy, deepseek
+from deepseek.plugin import Engine, Pass, Stage, hookimpl
+from deepseek.testing import EchoExecutor, fakes
+
+def keep(model, folder):
+    (folder / "weights").write_text("w")
+    return model
+
+over = threading.Event()
+
+@hookimpl
+def optimize():
+    return Pass("keep", Stage.REWRITE, frozenset({"fake"}), keep)
+
+@hookimpl(tryfirst=True)
+def execute():
+    return Engine("slow", frozenset({"fake"}), lambda model: EchoExecutor(model.signature, work=lambda inputs: over.wait(60)))
+
+tell = lambda future: print("answered", int(future.result()["x"][0, 0]))
+pipeline = deepseek.build({"model": fakes.model_file(), "engine": "slow"}, plugins=[fakes, sys.modules["__main__"]])
+for number in range(8):
+    pipeline.submit(x=numpy.full((1, 4), number, "float32")).add_done_callback(tell)
+# The first thing that happens at the end of the program: until then nothing is answered.
+atexit.register(over.set)
+""")
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    env = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run([sys.executable, tmp_path / "program.py"], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"answered {number}" for number in range(8)]
+    assert list(folder.iterdir()) == []

@@ -326,3 +326,13 @@ def test_a_plugin_that_is_not_installed_can_not_be_named(make: Make, key: str) -
 
 def test_str_of_a_plugin_is_what_errors_say() -> None:
     assert str(Plugin("torch", "deepseek-torch", "1.0", "deepseek_torch.hooks")) == "deepseek-torch 1.0"
+
+
+def test_an_optional_plugin_whose_section_is_taken_is_passed_over(make: Make) -> None:
+    section = "class S(Settings): pass\n@hookimpl\ndef sections(): return {'shared': S}\n"
+    make("one", section)
+    make("two", section)
+    found = registry(optional=["two"])
+    assert list(found.sections()) == ["shared", "fifo"]
+    assert states(found) == {"one": "active", "two": "broken"}
+    assert "`shared` is claimed by acme-one 1.0 and acme-two 1.0" in found.plugins[1].why

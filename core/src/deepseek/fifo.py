@@ -62,7 +62,7 @@ class Fifo:
             self._gate.leave()
 
     def submit(self, request: Request) -> None:
-        """Queue a request. Raises QueueFullError and ClosedError."""
+        """Queue a request, which keeps its place when it is cancelled. Raises QueueFullError and ClosedError."""
         with self._lock:
             if self._closed:
                 raise ClosedError("the pipeline is closed")

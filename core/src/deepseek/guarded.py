@@ -86,7 +86,8 @@ class GuardedCodec:
     def read(self, path: Path | None, stream: BinaryIO | None) -> Iterator[tuple[str, Tensors]]:
         items = self._read(path, stream)
         while (item := self._next(items)) is not None:
-            if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[1], Mapping):
+            label, inputs = item if isinstance(item, tuple) and len(item) == 2 else (None, None)
+            if not isinstance(label, str) or not isinstance(inputs, Mapping):
                 raise _odd(item, HookError, self._who, "a label and a mapping of named arrays")
             yield item
 
