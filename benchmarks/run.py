@@ -1,7 +1,7 @@
 """Runs every benchmark in processes of their own and keeps the figures: results/NAME.json and results/NAME.md.
 
-python benchmarks/run.py                              # about 10 minutes on 2 cores
-python benchmarks/run.py --name h200 --device cuda:0 --engines torch
+python benchmarks/run.py                              # about 25 minutes on 2 cores
+python benchmarks/run.py --name h100-torch --device cuda:0 --engines torch
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--name", default="cpu")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--engines", nargs="+", default=list(models.ENGINES))
-    parser.add_argument("--seconds", type=float, default=240, help="for each measurement of the overhead")
+    parser.add_argument("--seconds", type=float, default=180, help="for each measurement of the overhead")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     models.prepare(arguments.engines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -12,11 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 import deepseek
-from deepseek.errors import (
-    ModelError,
-    OutputError,
-    UnsafeModelError,
-)
+from deepseek.errors import DeviceError, ModelError, OutputError, UnsafeModelError
 from onnx_models import WEIGHTS, external, matmul
 
 
@@ -121,3 +118,25 @@ def test_external_data_that_is_missing(tmp_path: Path) -> None:
     path = matmul(tmp_path, external("w.bin"))
     with pytest.raises(ModelError, match=r"a file of its external data is missing: .*w.bin\n  fix: put it back"):
         deepseek.build({"model": path})
+
+
+@pytest.mark.parametrize(("spoilt", "error"), [(False, DeviceError), (True, ModelError)])
+def test_a_card_that_does_not_start_is_told_from_a_model_that_can_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool, error: type[Exception]
+) -> None:
+    """Played: this machine has no card. What ONNX Runtime raises is from a run on one."""
+    session = onnxruntime.InferenceSession
+
+    def on_a_card(path: str, *arguments: Any, providers: Any, **options: Any) -> Any:
+        if providers != ["CPUExecutionProvider"]:
+            raise RuntimeError("CUDA failure 101: invalid device ordinal ; GPU=0 ; expr=cudaSetDevice(device_id)")
+        return session(path, *arguments, providers=providers, **options)
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", on_a_card)
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: both)
+    path = Path(matmul(tmp_path))
+    if spoilt:
+        path.write_bytes(b"garbage")
+    with pytest.raises(error, match="invalid device ordinal"):
+        deepseek.build({"model": str(path), "device": "cuda:7"})

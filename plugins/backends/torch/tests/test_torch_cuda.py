@@ -1,4 +1,4 @@
-"""PyTorch on a CUDA card. Skipped where there is none; the figures of a run are in benchmarks/results/h200.md."""
+"""PyTorch on a CUDA card. Skipped where there is none; the figures of a run are in benchmarks/results/h100-torch.md."""
 
 from __future__ import annotations
 

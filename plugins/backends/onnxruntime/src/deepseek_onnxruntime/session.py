@@ -27,6 +27,7 @@ LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 _ERRORS_ONLY = 3
+_CARD = "check the card's number, its driver and libraries (CUDA, cuDNN), or run with device: cpu"
 
 logger = logging.getLogger("deepseek.onnxruntime")
 
@@ -54,7 +55,7 @@ def open_file(path: Path, options: Any, providers: list[Any]) -> Any:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     # ONNX Runtime's exceptions have no common base below Exception.
     except Exception as exc:
-        raise _translate(exc, path) from exc
+        raise _translate(exc, path, providers) from exc
     _started(session, providers)
     _report(session, providers)
     return session
@@ -81,14 +82,25 @@ def _report(session: Any, providers: list[Any]) -> None:
 
 
 def _started(session: Any, providers: list[Any]) -> None:
-    names = [item if isinstance(item, str) else item[0] for item in providers]
-    missing = [name for name in names if name not in session.get_providers()]
+    missing = [name for name in map(_name, providers) if name not in session.get_providers()]
     if missing:
-        hint = "check its driver and libraries (CUDA, cuDNN), or run with device: cpu"
-        raise DeviceError(f"ONNX Runtime could not start {', '.join(missing)}", hint=hint)
+        raise DeviceError(f"ONNX Runtime could not start {', '.join(missing)}", hint=_CARD)
 
 
-def _translate(exc: Exception, path: Path) -> ModelError | OutOfMemoryError:
+def _name(provider: Any) -> str:
+    return str(provider if isinstance(provider, str) else provider[0])
+
+
+def _opens(path: Path) -> bool:
+    """Whether the CPU takes the model: then what failed was the card."""
+    try:
+        onnxruntime.InferenceSession(str(path), providers=[CPU])
+    except Exception:
+        return False
+    return True
+
+
+def _translate(exc: Exception, path: Path, providers: list[Any]) -> ModelError | OutOfMemoryError | DeviceError:
     text = str(exc).removeprefix("[ONNXRuntimeError] : ").partition("\n")[0]
     if "External data path does not exist" in text:
         missing = text.rpartition("does not exist")[2].strip(' :"')
@@ -102,5 +114,7 @@ def _translate(exc: Exception, path: Path) -> ModelError | OutOfMemoryError:
     if "disable_cpu_ep_fallback" in text or "fallback to CPU EP" in text:
         hint = f"add {CPU} behind it in `onnxruntime.providers`, or convert the model"
         return ModelError("some of its operators are not in the providers named", where=str(path), hint=hint)
+    if providers[0] != CPU and _opens(path):
+        return DeviceError(f"ONNX Runtime could not start {_name(providers[0])}: {text}", hint=_CARD)
     hint = "check it with onnx.checker.check_model, or export it again"
     return ModelError(f"ONNX Runtime can't open this model: {text}", where=str(path), hint=hint)
