@@ -20,20 +20,8 @@ import pytest
 from onnx import TensorProto, helper
 
 Deepseek = Callable[..., "subprocess.CompletedProcess[str]"]
+Install = Callable[[str, str], dict[str, str]]
 X = np.arange(8, dtype="float32").reshape(2, 4)
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Path:
-    """y = -x, float32[batch, 4]."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", [x], [y])
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "neg.onnx"
-    )
-    (tmp_path / "p.yaml").write_text("model: neg.onnx\n")
-    np.save(tmp_path / "x.npy", X)
-    return tmp_path / "p.yaml"
 
 
 def rows(done: subprocess.CompletedProcess[str]) -> list[Any]:
@@ -328,17 +316,6 @@ def test_the_schema_takes_the_examples_and_refuses_a_mistake(
     assert subprocess.run([*checker, str(pipeline)], capture_output=True).returncode == 1
 
 
-def install(folder: Path, name: str, code: str) -> None:
-    """A distribution as pip leaves it, with one module of hooks."""
-    info = folder / f"acme_{name}-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: acme-{name}\nVersion: 1\nKeywords: deepseek-plugin-api-1.0\n"
-    )
-    (info / "entry_points.txt").write_text(f"[deepseek]\n{name} = acme_{name}\n")
-    (folder / f"acme_{name}.py").write_text("from deepseek.plugin import *\n" + code)
-
-
 SECTION = "class S(Settings): pass\n@hookimpl\ndef sections(): return {'shared': S}\n"
 PLUGIN_FAULTS = {
     "two claim one section": ({"one": SECTION, "two": SECTION}, 4, "`shared` is claimed by acme-one 1 and acme-two 1"),
@@ -353,11 +330,11 @@ PLUGIN_FAULTS = {
 
 @pytest.mark.parametrize("name", PLUGIN_FAULTS)
 def test_a_faulty_plugin_has_its_exit_code_and_is_named(
-    pipeline: Path, deepseek_: Deepseek, tmp_path: Path, name: str
+    pipeline: Path, deepseek_: Deepseek, install: Install, tmp_path: Path, name: str
 ) -> None:
     plugins, code, says = PLUGIN_FAULTS[name]
     for plugin, hooks in plugins.items():
-        install(tmp_path, plugin, hooks)
+        install(plugin, hooks)
     done = deepseek_("run", pipeline, "x.npy", env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == code, done.stderr
     assert says in done.stderr
@@ -379,8 +356,10 @@ def codec(): return Coding('boxes', lambda signature: Boxes())
 """
 
 
-def test_answers_of_other_codecs_are_shown_as_they_are(pipeline: Path, deepseek_: Deepseek, tmp_path: Path) -> None:
-    install(tmp_path, "boxes", BOXES)
+def test_answers_of_other_codecs_are_shown_as_they_are(
+    pipeline: Path, deepseek_: Deepseek, install: Install, tmp_path: Path
+) -> None:
+    install("boxes", BOXES)
     env = {"PYTHONPATH": str(tmp_path)}
     table = deepseek_("run", pipeline, "x.npy", env=env)
     assert table.returncode == 0, table.stderr
@@ -389,14 +368,14 @@ def test_answers_of_other_codecs_are_shown_as_they_are(pipeline: Path, deepseek_
     assert row["phase"] == [[1.0, 2.0]]
 
 
-def test_a_verb_that_is_there_already_is_not_replaced(deepseek_: Deepseek, tmp_path: Path) -> None:
+def test_a_verb_that_is_there_already_is_not_replaced(deepseek_: Deepseek, install: Install, tmp_path: Path) -> None:
     verb = "@hookimpl\ndef commands(app):\n    @app.command('{}')\n    def verb(): print('{}')\n"
     for name, code in (
         ("one", verb.format("hello", "one")),
         ("two", verb.format("hello", "two")),
         ("run", verb.format("run", "mine")),
     ):
-        install(tmp_path, name, code)
+        install(name, code)
     done = deepseek_("hello", env={"PYTHONPATH": str(tmp_path)})
     assert done.stdout == "one\n"
     assert "without the verbs of two, which is broken: the verb `hello` is there already" in done.stderr
@@ -404,11 +383,11 @@ def test_a_verb_that_is_there_already_is_not_replaced(deepseek_: Deepseek, tmp_p
 
 
 def test_a_plugin_adds_its_own_verb_and_a_broken_one_does_not_take_help_away(
-    deepseek_: Deepseek, tmp_path: Path
+    deepseek_: Deepseek, install: Install, tmp_path: Path
 ) -> None:
     hello = "@hookimpl\ndef commands(app):\n    @app.command('hello')\n    def hello():\n        'Say hello.'\n        print('hello')\n"
     for name, code in (("hello", hello), ("broken", "1 / 0\n")):
-        install(tmp_path, name, code)
+        install(name, code)
     env = {"PYTHONPATH": str(tmp_path)}
     assert deepseek_("hello", env=env).stdout == "hello\n"
     assert "hello" in deepseek_("--help", env=env).stdout

@@ -15,18 +15,8 @@ import pytest
 from onnx import TensorProto, helper
 
 Deepseek = Callable[..., "subprocess.CompletedProcess[str]"]
+Install = Callable[[str, str], dict[str, str]]
 X = np.arange(8, dtype="float32").reshape(2, 4)
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> str:
-    """y = -x, float32[batch, 4]."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", [x], [y])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "n.onnx")
-    (tmp_path / "p.yaml").write_text("model: n.onnx\n")
-    np.save(tmp_path / "x.npy", X)
-    return "p.yaml"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +31,7 @@ def pipeline(tmp_path: Path) -> str:
     ],
 )
 def test_streams_that_were_closed(
-    pipeline: str, deepseek_command: list[str], tmp_path: Path, arguments: str, code: int
+    pipeline: Path, deepseek_command: list[str], tmp_path: Path, arguments: str, code: int
 ) -> None:
     command = f"{deepseek_command[0]} {arguments}"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
@@ -49,7 +39,7 @@ def test_streams_that_were_closed(
     assert "internal" not in done.stderr
 
 
-def test_names_that_are_no_text(pipeline: str, deepseek_: Deepseek, tmp_path: Path) -> None:
+def test_names_that_are_no_text(pipeline: Path, deepseek_: Deepseek, tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff.npy")
     (tmp_path / "x.npy").rename(tmp_path / name)
     for arguments in (["--json"], ["-o", "out.json"], ["-o", "out.jsonl"], ["-o", "out.npz"], []):
@@ -58,14 +48,14 @@ def test_names_that_are_no_text(pipeline: str, deepseek_: Deepseek, tmp_path: Pa
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["input"] == "\ufffd.npy"
 
 
-def test_a_terminal_that_knows_ascii_only(pipeline: str, deepseek_: Deepseek, tmp_path: Path) -> None:
+def test_a_terminal_that_knows_ascii_only(pipeline: Path, deepseek_: Deepseek, tmp_path: Path) -> None:
     (tmp_path / "x.npy").rename(tmp_path / "café.npy")
     done = deepseek_("run", pipeline, "café.npy", env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
     assert r"caf\xe9.npy[1]" in done.stdout
 
 
-def test_a_working_directory_that_was_removed(pipeline: str, deepseek_command: list[str], tmp_path: Path) -> None:
+def test_a_working_directory_that_was_removed(pipeline: Path, deepseek_command: list[str], tmp_path: Path) -> None:
     command = f"mkdir gone && cd gone && rmdir ../gone && {deepseek_command[0]} run {tmp_path}/p.yaml {tmp_path}/x.npy"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr.splitlines()[0]) == (3, "error: the working directory was removed")
@@ -80,7 +70,7 @@ def test_a_working_directory_that_was_removed(pipeline: str, deepseek_command: l
         ("no/*.npy", 13, "there is no file no/*.npy\n  fix: the folder no does not exist"),
     ],
 )
-def test_names_of_no_file(pipeline: str, deepseek_: Deepseek, argument: str, code: int, says: str) -> None:
+def test_names_of_no_file(pipeline: Path, deepseek_: Deepseek, argument: str, code: int, says: str) -> None:
     done = deepseek_("run", pipeline, argument)
     assert (done.returncode, done.stderr.startswith(f"error: {says}")) == (code, True), done.stderr
     kept = deepseek_("run", pipeline, argument, "x.npy", "--json", "--keep-going")
@@ -89,13 +79,13 @@ def test_names_of_no_file(pipeline: str, deepseek_: Deepseek, argument: str, cod
 
 
 @pytest.mark.parametrize("output", ["o" * 252 + ".npz", "o" * 300 + ".json"])
-def test_a_name_that_is_too_long_to_write(pipeline: str, deepseek_: Deepseek, output: str) -> None:
+def test_a_name_that_is_too_long_to_write(pipeline: Path, deepseek_: Deepseek, output: str) -> None:
     done = deepseek_("run", pipeline, "x.npy", "-o", output)
     assert done.returncode == 16, done.stderr
     assert "  fix: " in done.stderr
 
 
-def test_what_is_wrong_with_a_tensor_names_its_file(pipeline: str, deepseek_: Deepseek, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_tensor_names_its_file(pipeline: Path, deepseek_: Deepseek, tmp_path: Path) -> None:
     np.save(tmp_path / "bad.npy", X.astype("float64"))
     np.savez(tmp_path / "odd.npz", q=X)
     done = deepseek_("run", pipeline, "x.npy", "bad.npy", "odd.npz", "--json", "--keep-going")
@@ -105,7 +95,7 @@ def test_what_is_wrong_with_a_tensor_names_its_file(pipeline: str, deepseek_: De
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "run"], ["run", "--debug"]])
-def test_debug_keeps_the_exit_code(pipeline: str, deepseek_: Deepseek, arguments: list[str]) -> None:
+def test_debug_keeps_the_exit_code(pipeline: Path, deepseek_: Deepseek, arguments: list[str]) -> None:
     done = deepseek_(*arguments, pipeline, "gone.npy")
     assert done.returncode == 13
     assert "Traceback" in done.stderr
@@ -161,18 +151,8 @@ def codec(): return Coding('unlike', lambda signature: Unlike())
 RAISES = "@hookimpl\ndef commands(app):\n    @app.command('averb')\n    def averb(): raise ValueError('inside')\n"
 
 
-def install(folder: Path, name: str, code: str) -> dict[str, dict[str, str]]:
-    info = folder / f"acme_{name}-1.dist-info"
-    info.mkdir()
-    about = f"Metadata-Version: 2.1\nName: acme-{name}\nVersion: 1\nKeywords: deepseek-plugin-api-1.0\n"
-    (info / "METADATA").write_text(about)
-    (info / "entry_points.txt").write_text(f"[deepseek]\n{name} = acme_{name}\n")
-    (folder / f"acme_{name}.py").write_text("from deepseek.plugin import *\n" + code)
-    return {"env": {"PYTHONPATH": str(folder)}}
-
-
-def test_answers_with_unlike_keys_stand_under_their_own(pipeline: str, deepseek_: Deepseek, tmp_path: Path) -> None:
-    done = deepseek_("run", pipeline, "x.npy", **install(tmp_path, "unlike", UNLIKE))
+def test_answers_with_unlike_keys_stand_under_their_own(pipeline: Path, deepseek_: Deepseek, install: Install) -> None:
+    done = deepseek_("run", pipeline, "x.npy", env=install("unlike", UNLIKE))
     assert done.returncode == 0, done.stderr
     assert [line.split() for line in done.stdout.splitlines()[::2]] == [
         ["input", "a", "b", "c"],
@@ -182,8 +162,8 @@ def test_answers_with_unlike_keys_stand_under_their_own(pipeline: str, deepseek_
     assert done.stdout.splitlines()[3].split() == ["[1]", "4", "3"]
 
 
-def test_a_verb_that_raises_is_blamed_on_its_plugin(deepseek_: Deepseek, tmp_path: Path) -> None:
-    done = deepseek_("averb", **install(tmp_path, "verb", RAISES))
+def test_a_verb_that_raises_is_blamed_on_its_plugin(deepseek_: Deepseek, install: Install) -> None:
+    done = deepseek_("averb", env=install("verb", RAISES))
     assert done.returncode == 5
     assert done.stderr.startswith("error: acme-verb 1 raised: ValueError: inside\n  fix: report it to the plugin's")
 

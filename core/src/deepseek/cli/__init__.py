@@ -8,8 +8,10 @@ import io
 import os
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -100,11 +102,11 @@ def app(debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script: runs, reports errors in one way, and exits."""
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         # What is ignored stays ignored: that is what nohup is for. Windows has no SIGHUP.
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _terminate)
+            signal.signal(number, _end)
     _open_streams()
     given = sys.argv[1:] if arguments is None else list(arguments)
     # Wherever it stands among the arguments.
@@ -181,9 +183,23 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _terminate(number: int, frame: object) -> None:
+def _end(number: int, frame: FrameType | None) -> None:
     """End in order, so that what is half done is undone: exit code 128 + the signal's number, as a shell has it."""
-    raise Terminated(number)
+    if _importing(frame):
+        # Native libraries abort the process when they meet an exception while they are initialised: later.
+        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+    elif number == signal.SIGINT:
+        raise KeyboardInterrupt
+    else:
+        raise Terminated(number)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _discard_output() -> None:
