@@ -4,44 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
 
-import jsonschema
 import pytest
-from msgspec import Meta
 
+from config_pieces import Acme, read, refused
 from deepseek import reader
-from deepseek.config import Config, settle
+from deepseek.config import settle
 from deepseek.errors import ConfigError
-from deepseek.schema import json_schema
 from deepseek.settings import Settings
-from deepseek.units import Duration, Percent, Size
-
-
-class Inner(Settings):
-    size: Annotated[int, Meta(ge=1)] = 1
-    path: Path | None = None
-
-
-class Acme(Settings):
-    delay: Duration = Duration(0)
-    memory: Size = Size(0)
-    loss: Percent = Percent(0)
-    mode: Literal["fast", "small"] = "fast"
-    threads: Annotated[int, Meta(ge=0)] = 0
-    inner: dict[str, Inner] = {}
-    names: list[str] = []
-
-
-def read(folder: Path, text: str, *overrides: str) -> Config:
-    (folder / "p.yaml").write_text(text)
-    return settle(reader.read(folder / "p.yaml", overrides), {"acme": Acme})
-
-
-def refused(folder: Path, text: str, *overrides: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        read(folder, text, *overrides)
-    return str(caught.value).replace(f"{folder}/", "")
 
 
 def test_settings_are_converted_and_frozen(tmp_path: Path) -> None:
@@ -197,51 +167,6 @@ def test_files_that_are_no_pipeline(tmp_path: Path) -> None:
     (tmp_path / "huge.yaml").write_bytes(b" " * (2 << 20))
     with pytest.raises(ConfigError, match="larger than 1 MiB"):
         reader.read(tmp_path / "huge.yaml")
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        {},
-        {"version": "v1", "plugins": None, "acme": None},
-        {"acme": {"mode": "small", "delay": "2ms", "memory": "16GiB"}},
-        {"acme": {"mode": "${MODE:-fast}", "delay": "${DELAY}", "inner": {"a": {"size": "${SIZE}", "path": "p"}}}},
-    ],
-)
-def test_an_editor_accepts_what_the_kernel_accepts(said: dict[str, object]) -> None:
-    jsonschema.validate({"model": "m", **said}, json_schema({"acme": Acme}))
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"model": ""},
-        {"version": "v9"},
-        {"unknown": 1},
-        {"acme": {"mode": "slow"}},
-        {"acme": {"delay": "2 parsecs"}},
-        {"acme": {"memory": -5}},
-        {"acme": {"memory": 1.5}},
-        {"acme": {"inner": {"a": {"size": 0, "path": "p"}}}},
-        {"model": {"source": "m", "inputs": {"x": {"shape": [-5]}}}},
-        {"model": {"source": "m", "inputs": {"x": {"dtype": "float33"}}}},
-    ],
-)
-def test_an_editor_and_the_kernel_refuse_the_same(said: dict[str, object]) -> None:
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"model": "m", **said}, json_schema({"acme": Acme}))
-    with pytest.raises(ConfigError):
-        settle(reader.read({"model": "m", **said}), {"acme": Acme})
-
-
-def test_an_editor_completes_every_section() -> None:
-    schema = json_schema({"acme": Acme})
-    assert list(schema["properties"])[-1] == "acme"
-    assert schema["required"] == ["model"]
-    acme = schema["properties"]["acme"]["properties"]
-    assert "2ms" in acme["delay"]["examples"]
-    assert acme["memory"]["default"] == "0B"
-    assert {"enum": ["fast", "small"]} in acme["mode"]["anyOf"]
 
 
 class Pair(Settings):
