@@ -9,19 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepseek.errors import (
-    MissingLibraryError,
-    ModelError,
-    PlanError,
-)
-from deepseek.plugin import (
-    Decline,
-    Options,
-    Pass,
-    Share,
-    Stage,
-    Tensors,
-)
+from deepseek.errors import HookError, MissingLibraryError, ModelError, PlanError
+from deepseek.plugin import Decline, Loader, Model, Pass, Share, Signature, Stage, Tensors, TensorSpec
 from deepseek.testing import EchoExecutor
 from kernel_pieces import Plug, X, build, converts, loads, plan, runs
 
@@ -54,7 +43,7 @@ def test_no_chain_is_an_error_that_lists_the_conversions(model: str, plug: Plug)
 
 def test_a_conversion_is_checked_against_the_original(model: str, plug: Plug) -> None:
     class Off(EchoExecutor):
-        def run(self, inputs: Tensors, options: Options) -> dict[str, Any]:
+        def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
             return {name: np.asarray(value) * 1.01 for name, value in inputs.items()}
 
     native = plug("native", load=loads("a"), execute=runs("native", "a"), optimize=lambda: converts("ab", "a", "b"))
@@ -89,3 +78,52 @@ def test_a_conversion_that_is_declined_says_why(model: str, plug: Plug) -> None:
         MissingLibraryError, match=r"the engine e takes b, the model is in the format a; acme: its library"
     ):
         plan(model, acme)
+
+
+def test_a_model_that_counts_its_calls_must_do_so_afterwards(model: str, plug: Plug) -> None:
+    class Counts(EchoExecutor):
+        def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
+            return {name: value + self.calls for name, value in super().run(inputs, shares).items()}
+
+    native = plug("native", load=loads("a"), optimize=lambda: converts("ab", "a", "b"))
+    counts = plug("counts", execute=runs("counts", "a", executor=lambda: Counts(X)))
+    with pytest.raises(ModelError, match="the converted model is off by"):
+        build(model, native, counts, plug("forgets", execute=runs("forgets", "b")), engine="forgets")
+    both = plug("both", execute=runs("both", "b", executor=lambda: Counts(X)))
+    build(model, native, counts, both, engine="both").close()
+
+
+def test_an_imaginary_part_counts(model: str, plug: Plug) -> None:
+    class Turned(EchoExecutor):
+        def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
+            return {name: value + 1j for name, value in super().run(inputs, shares).items()}
+
+    native = plug("native", load=loads("a"), execute=runs("n", "a"), optimize=lambda: converts("ab", "a", "b"))
+    with pytest.raises(ModelError, match="the converted model is off by"):
+        build(model, native, plug("t", execute=runs("t", "b", executor=lambda: Turned(X))), engine="t")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "says"),
+    [
+        ("float32", None, "largest error on random input 0.0e+00"),
+        ("bfloat16", (-1, 2), "not checked: NumPy has no bfloat16"),
+    ],
+)
+def test_what_a_converted_model_does_not_tell_the_original_may(
+    model: str, plug: Plug, dtype: str, shape: Any, says: str
+) -> None:
+    vague = TensorSpec("x", dtype, shape)
+    native = plug("native", load=loads("a"), execute=runs("n", "a"), optimize=lambda: converts("ab", "a", "b"))
+    other = plug("t", execute=runs("t", "b", executor=lambda: EchoExecutor(Signature((vague,), (vague,)))))
+    with build(model, native, other, engine="t") as pipeline:
+        assert says in pipeline.steps[2].note
+
+
+@pytest.mark.parametrize("guilty", ["loads", "converts"])
+def test_a_model_of_another_format_than_promised_is_blamed(model: str, plug: Plug, guilty: str) -> None:
+    loader = Loader("l", "a", lambda: Model("z" if guilty == "loads" else "a", None, X), 0)
+    step = Pass("ab", Stage.CONVERT, frozenset({"a"}), lambda m, f: Model("z", None, X), yields="b")
+    acme = plug("acme", load=lambda: loader, optimize=lambda: step, execute=runs("e", "b"))
+    with pytest.raises(HookError, match=r"<acme> 0 gave a model of the format `z` back, not `[ab]`"):
+        build(model, acme, engine="e")

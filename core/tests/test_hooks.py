@@ -88,6 +88,8 @@ def test_one_answer_or_a_list_of_them(make: Make) -> None:
     ("answer", "says"),
     [
         ("{'acme': int}", "gives the section `acme` a <class 'int'>, which is no subclass of Settings"),
+        ("{3: S}", "claims the section `3`, which is no name"),
+        ("{'a.b c': S}", "claims the section `a.b c`, which is no name"),
         ("{'acme': Settings()}", "which is no subclass of Settings"),
         ("{'a': S, 'b': S}", r"gives the section `b` a class that another section has already \(S\)"),
     ],

@@ -138,7 +138,8 @@ def assemble(plan: Plan) -> Pipeline:
     _fits(plan)
     with ExitStack() as stack:
         bench = Workbench(plan.registry, stack)
-        model = bench.step(f"load {plan.loader.name}", plan.loader.plugin, plan.loader.record.load, Model)
+        load = plan.loader.record
+        model = bench.model(f"load {load.name}", plan.loader.plugin, load.load, load.format)
         model = _apply(plan, model, bench)
         engine = plan.engine
         made = bench.step(f"open {engine.name}", engine.plugin, partial(engine.record.open, model))
@@ -186,7 +187,7 @@ def _codec(plan: Plan, executor: Executor, bench: Workbench) -> Codec | None:
 def _apply(plan: Plan, model: Model, bench: Workbench) -> Model:
     for item in plan.passes:
         name, before = item.record.name, model
-        model = bench.step(name, item.plugin, partial(item.record.apply, before, bench.folder()), Model)
+        model = bench.model(name, item.plugin, partial(item.record.apply, before, bench.folder()), item.gives)
         if item.record.stage is Stage.CONVERT:
             check = partial(verify.compare, before, model, plan.engines)
             bench.note(bench.step(f"check {name}", item.plugin, check))

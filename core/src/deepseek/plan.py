@@ -101,7 +101,7 @@ class Plan(Record):
         """
         engine, loader = self.engine.record, self.loader.record
         with self.registry.blamed(self.engine.plugin, "while it described its engine"):
-            described = dict(engine.describe())
+            described = {str(key): value for key, value in engine.describe().items()}
         return {
             "model": {"source": str(self.source.path), "bytes": loader.weight_bytes},
             "device": _device(self.device),
@@ -175,7 +175,7 @@ def _plugin(plugin: Plugin) -> dict[str, str]:
 
 def _facts(facts: Mapping[str, Any]) -> str:
     shown = (
-        (key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+        (str(key).replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
         for key, value in facts.items()
         if value is not None and not (isinstance(value, str | list | tuple | float) and not value)
     )

@@ -34,6 +34,7 @@ from deepseek.errors import (
     UnsafeModelError,
 )
 from deepseek.files import atomic_write, output_errors
+from deepseek.gate import Gate
 from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Stage, Wrapper
 from deepseek.protocols import Codec, Executor, Observer, Request, Scheduler, Sink
 from deepseek.settings import ModelSettings, Settings
@@ -98,6 +99,7 @@ __all__ = [
     "Engine",
     "ExecutionError",
     "Executor",
+    "Gate",
     "HookError",
     "InputError",
     "InputNotFoundError",

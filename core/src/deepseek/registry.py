@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -107,7 +108,9 @@ class Registry:
         who, fault = self.describe(plugin), ""
         if name in owners:
             raise self._conflict(name, owners[name], plugin)
-        if name in KernelSettings.__struct_fields__:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)):
+            fault = f"{who} claims the section `{name}`, which is no name: a-z, 0-9 and _, a letter first"
+        elif name in KernelSettings.__struct_fields__:
             fault = f"{who} claims the section `{name}`, which is the kernel's own"
         elif not (isinstance(kind, type) and issubclass(kind, Settings)):
             fault = f"{who} gives the section `{name}` a {kind!r}, which is no subclass of Settings"

@@ -19,6 +19,7 @@ from deepseek.files import output_errors
 from deepseek.guarded import REPORT, guarded
 from deepseek.pipeline import BuildStep
 from deepseek.registry import Registry
+from deepseek.types import Model
 
 T = TypeVar("T")
 
@@ -51,6 +52,14 @@ class Workbench:
         result = self.do(name, plugin, work, kind, reading=True)
         self.steps.append(BuildStep(name, time.perf_counter() - start, devices.resident_bytes() - before))
         return result
+
+    def model(self, name: str, plugin: str, work: Callable[[], Model], form: str) -> Model:
+        """A step that gives a model, in the format that the plugin promised."""
+        model = self.step(name, plugin, work, Model)
+        if model.format != form:
+            what = f"{self._registry.describe(plugin)} gave a model of the format `{model.format}` back, not `{form}`"
+            raise HookError(f"{what}, when asked to {name}", hint=REPORT)
+        return model
 
     def note(self, text: str) -> None:
         """Put a finding to the last step."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 OURS = {"core", "deepseek", "fifo", "all"} | {name for _, added in VERSIONS.values() for name in added}
 #: A plugin's template makes an engine and a kind of file of its name: these are others'.
 KINDS = {"bin", "ckpt", "fake", "json", "keras", "onnx", "pb", "pt", "pt2", "pth", "safetensors", "saved_model"}
+#: Text that YAML takes for something else.
+YAML_WORDS = {"true", "false", "yes", "no", "on", "off", "null"}
 
 
 @click.group()
@@ -43,8 +45,8 @@ def new(name: str, into: Path) -> None:
     plugins = discover()
     registry = Registry(plugins, optional=[found.name for found in plugins])
     taken = {found.name for found in plugins} | set(registry.sections()) | set(KernelSettings.__struct_fields__)
-    if name in taken | OURS | KINDS:
-        what = "by a plugin, a section or a key of the kernel, a kind of file, or a distribution of DeepSeek's own"
+    if name in taken | OURS | KINDS | YAML_WORDS:
+        what = "by a plugin, a section, a key of the kernel, a kind of file, YAML, or a distribution of ours"
         raise click.UsageError(f"`{name}` is taken: {what}; choose another name")
     target = into / f"deepseek-{name.replace('_', '-')}"
     write(name, target)

@@ -108,7 +108,7 @@ class Tensors:
 
     def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
         self._labels += [label] * len(answers)
-        self._outputs.append({name: _by_row(name, value, len(answers)) for name, value in outputs.items()})
+        self._outputs.append({str(name): _by_row(name, value, len(answers)) for name, value in outputs.items()})
 
     def save(self, path: Path) -> None:
         import numpy as np
@@ -177,7 +177,7 @@ def _plain(value: Any) -> Any:
     """What JSON has no word for: arrays as lists, bytes as text, complex numbers as ``[real, imaginary]``."""
     if isinstance(value, complex):
         return [value.real, value.imag]
-    return _text(value.tolist())
+    return _text(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 def _text(value: Any) -> Any:

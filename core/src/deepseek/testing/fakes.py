@@ -66,8 +66,7 @@ class EchoExecutor:
         try:
             if self._work:
                 self._work(inputs)
-            # Copies: what a model answers is the caller's own.
-            return {name: copy.copy(value) for name, value in inputs.items()}
+            return {name: _own(value) for name, value in inputs.items()}
         finally:
             with self._lock:
                 self._now -= 1
@@ -75,6 +74,15 @@ class EchoExecutor:
     def close(self) -> None:
         """Remembered in `closed`."""
         self.closed = True
+
+
+def _own(value: Any) -> Any:
+    """A copy, as a NumPy array where the value is another library's: what a model answers is the caller's own."""
+    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        import numpy as np
+
+        return np.from_dlpack(value).copy()
+    return copy.copy(value)
 
 
 def model_file(tensors: Mapping[str, Mapping[str, Any]] = DEFAULT, folder: Path | None = None) -> str:

@@ -209,3 +209,19 @@ def test_an_operator_that_can_not_be_converted(tmp_path: Path, capfd: pytest.Cap
         deepseek.build({"model": str(tmp_path / "saved"), "engine": "onnxruntime"})
     assert "model.onnx" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_compiling_leaves_the_models_own_state_alone(tmp_path: Path) -> None:
+    class Counts(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = tf.Variable(0.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def __call__(self, x: Any) -> dict[str, Any]:
+            return {"y": x + self.calls.assign_add(1.0)}
+
+    module = Counts()
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.__call__)
+    with deepseek.build({"model": str(tmp_path / "saved"), "tensorflow": {"jit_compile": True}}) as pipeline:
+        assert [pipeline.run(x=np.zeros(1, "float32"))["y"].item() for _ in range(3)] == [1, 2, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,17 @@ def scripted(folder: Path, code: str) -> str:
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(module.build()).save(f"{folder}/scripted.ts")
     return f"{folder}/scripted.ts"
+
+
+def rewrite(source: str, change: Callable[[str, bytes], bytes | None], **extra: bytes) -> None:
+    """Change an archive entry by entry; None drops one."""
+    with zipfile.ZipFile(source) as old:
+        entries = {name: old.read(name) for name in old.namelist()}
+    with warnings.catch_warnings(), zipfile.ZipFile(source, "w") as new:
+        warnings.simplefilter("ignore")
+        for name, data in entries.items():
+            changed = change(name, data)
+            if changed is not None:
+                new.writestr(name, changed)
+        for name, data in extra.items():
+            new.writestr(name.replace("__", "/"), data)

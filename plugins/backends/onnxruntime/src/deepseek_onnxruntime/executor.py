@@ -14,6 +14,7 @@ from deepseek.plugin import (
     ExecutionError,
     InputError,
     Model,
+    ModelError,
     OutOfMemoryError,
     Share,
     Signature,
@@ -42,15 +43,18 @@ class OnnxRuntimeExecutor:
         outputs = tuple(_spec(item, batch) for item in self._session.get_outputs())
         self.signature = stated_signature(Signature(inputs, outputs), model.signature)
         self._names = [spec.name for spec in self.signature.outputs]
+        _check_tensors(self._session, self._names, model.native)
+        texts = any(spec.dtype == "str" for spec in self.signature.inputs)
         # Binding costs 100 us, and for what comes from the host and goes back to it gains nothing.
         self._bind = settings.io_binding
         self._on_card = device.kind != "cpu"
+        self._as_it_comes = not (settings.io_binding or texts)
 
     def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
         """Compute; see `deepseek.plugin.Executor.run`."""
         try:
             for value in inputs.values():
-                if type(value) is not np.ndarray or self._bind:
+                if type(value) is not np.ndarray or not self._as_it_comes:
                     return dict(zip(self._names, self._run_other(inputs), strict=True))
             return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
         except InputError:
@@ -90,16 +94,41 @@ class OnnxRuntimeExecutor:
 def as_numpy(value: Any) -> np.ndarray[Any, Any]:
     """Any DLPack array on the host as a NumPy one, without a copy. Raises InputError."""
     if isinstance(value, np.ndarray):
-        return value
+        return _text(value) if value.dtype.kind in "SO" else value
     try:
-        if "str" in str(value.dtype):
-            # TensorFlow ends the process when its text is asked for over DLPack.
-            text: np.ndarray[Any, Any] = np.vectorize(lambda item: item.decode(), otypes=[object])(np.asarray(value))
-            return text
-        return np.from_dlpack(value)
+        # TensorFlow ends the process when its text is asked for over DLPack.
+        return _text(np.asarray(value)) if "str" in str(value.dtype) else np.from_dlpack(value)
+    except InputError:
+        raise
     # Tensors on a card, sparse ones and those that need gradients can't be handed over; each library says so its way.
     except Exception as exc:
         raise InputError(f"ONNX Runtime can't take this {type(value).__name__}: {exc}") from exc
+
+
+def _text(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Bytes as the text that they are: ONNX Runtime reads beyond them. Raises InputError."""
+    return np.asarray([_word(item) for item in array.ravel()], object).reshape(array.shape)
+
+
+def _word(item: object) -> str:
+    if isinstance(item, bytes):
+        try:
+            return item.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise InputError(f"ONNX Runtime takes text, and these bytes are none: {item!r}") from exc
+    if not isinstance(item, str):
+        raise InputError(f"ONNX Runtime takes text, not a {type(item).__name__}")
+    return item
+
+
+def _check_tensors(session: Any, wanted: list[str], path: object) -> None:
+    """Sequences and maps have no rows, no shape and no dtype. Raises ModelError."""
+    outputs = [item for item in session.get_outputs() if item.name in wanted]
+    for what, item in [("input", item) for item in session.get_inputs()] + [("output", item) for item in outputs]:
+        if not item.type.startswith("tensor("):
+            hint = "export it with tensors only (scikit-learn: zipmap=False)"
+            hint += ", or leave the output out of `model.outputs`" if what == "output" else ""
+            raise ModelError(f"its {what} `{item.name}` is no tensor: {item.type}", where=str(path), hint=hint)
 
 
 def _on_host(value: Any) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,14 +69,15 @@ class TensorFlowExecutor:
         def call(**tensors: Any) -> Any:
             return graph.function(**tensors)
 
-        function = tf.function(call, jit_compile=True, autograph=False)
+        # Traced once, whatever the sizes of batches; XLA compiles it again for each.
+        function = tf.function(call, jit_compile=True, autograph=False).get_concrete_function(**graph.inputs)
         if any(spec.shape.rank is None for spec in graph.inputs.values()):
             return function
         samples = {
             name: tf.zeros([size or 1 for size in spec.shape], spec.dtype) for name, spec in graph.inputs.items()
         }
         try:
-            with self._placed():
+            with self._placed(), _variables_kept(graph.function):
                 function(**samples)
         except (tf.errors.OpError, ValueError, TypeError) as exc:
             hint = "leave `tensorflow.jit_compile` out"
@@ -91,6 +93,20 @@ class TensorFlowExecutor:
         # Tensors on a card, sparse ones, those that need gradients can't be handed over; each library says so its way.
         except Exception as exc:
             raise InputError(f"TensorFlow can't take the input `{name}`: {exc}") from exc
+
+
+@contextlib.contextmanager
+def _variables_kept(function: Any) -> Iterator[None]:
+    """A block that leaves the variables of a function that assigns some (counters, caches) as they were."""
+    definition = function.graph.as_graph_def()
+    nodes = [*definition.node, *(node for part in definition.library.function for node in part.node_def)]
+    kept = function.variables if any(node.op.startswith("Assign") for node in nodes) else ()
+    values = [variable.read_value() for variable in kept]
+    try:
+        yield
+    finally:
+        for variable, value in zip(kept, values, strict=True):
+            variable.assign(value)
 
 
 def _to_numpy(tensor: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from deepseek.plugin import (
     ANY,
@@ -44,6 +44,7 @@ class TorchExecutor:
         self._as_it_comes = self._on_host and self._dtype is None and not settings.channels_last
         self._threads = _Threads(settings.threads) if settings.threads else contextlib.nullcontext()
         self._keywords = bool(model.facts.get("keywords"))
+        self._structure: Any = model.facts.get("structure")
         self._module: Any = self._place(model.native, settings)
         self._names = [spec.name for spec in model.signature.inputs]
         self._outputs = [spec.name for spec in model.signature.outputs]
@@ -123,6 +124,9 @@ class TorchExecutor:
 
     def _call(self, tensors: dict[str, torch.Tensor]) -> Any:
         module = self._module
+        if self._structure is not None:
+            arguments, keywords = tree_unflatten(list(tensors.values()), self._structure)
+            return module(*arguments, **keywords)
         return module(**tensors) if self._keywords else module(*tensors.values())
 
     def _named(self, results: Any) -> list[tuple[str, torch.Tensor]]:

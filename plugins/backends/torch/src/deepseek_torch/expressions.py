@@ -43,17 +43,22 @@ def program_faults(value: Any) -> Iterator[str]:
             yield from program_faults(item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            if key == "expr_str" and not is_arithmetic(item):
-                yield f"a size that is no arithmetic ({str(item)[:60]!r})"
-            elif key == "guards_code" and not all(is_arithmetic(guard) for guard in item or ()):
+            if isinstance(item, str):
+                yield from _text_faults(key, item)
+            elif key == "guards_code" and isinstance(item, list) and not all(map(is_arithmetic, item)):
                 yield "a guard that is no comparison of sizes"
-            elif key == "name" and isinstance(item, str) and not _NAME.fullmatch(item):
-                yield f"a name that is none ({item[:60]!r})"
-            elif key == "target" and isinstance(item, str) and not _is_operator(item):
-                yield f"a call of `{item[:60]}`"
-            # Metadata is free text (stack traces) that PyTorch keeps as text.
-            elif key != "metadata":
+            else:
+                # Whatever the key: tensors are kept by their names, which are the program's to choose.
                 yield from program_faults(item)
+
+
+def _text_faults(key: str, text: str) -> Iterator[str]:
+    if key in ("expr_str", "guards_code") and not is_arithmetic(text):
+        yield f"a size that is no arithmetic ({text[:60]!r})"
+    elif key == "name" and not _NAME.fullmatch(text):
+        yield f"a name that is none ({text[:60]!r})"
+    elif key == "target" and not _is_operator(text):
+        yield f"a call of `{text[:60]}`"
 
 
 def _is_operator(target: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_unflatten
 
 from deepseek.plugin import ANY, Config, ConfigError, Model, ModelError, Signature, Source, TensorSpec
 from deepseek_torch.quiet import unlogged
@@ -19,18 +20,10 @@ from deepseek_torch.safety import (
     check_archive,
     check_graphs,
     check_script,
-    check_shards,
     read_checkpoint,
     restricted_reader,
 )
 from deepseek_torch.settings import TorchSettings
-
-#: Inputs of Hugging Face models that are tensors, with their dtypes and numbers of dimensions.
-_HF_INPUTS = {
-    "input_ids": ("int64", 2), "attention_mask": ("int64", 2), "token_type_ids": ("int64", 2),
-    "pixel_values": ("float32", 4), "input_features": ("float32", 3), "input_values": ("float32", 2),
-}  # fmt: skip
-_HF_NEEDED = {"input_ids", "pixel_values", "input_features", "input_values"}
 
 
 def torchscript(source: Source, config: Config) -> Model:
@@ -42,11 +35,11 @@ def torchscript(source: Source, config: Config) -> Model:
             warnings.simplefilter("ignore", DeprecationWarning)
             module: Any = torch.jit.load(str(source.path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as exc:
-        raise _corrupt(source, exc) from exc
+        raise corrupt(source, exc) from exc
     check_graphs(module, source.path)
     arguments = module.forward.schema.arguments[1:]
     specs = [TensorSpec(argument.name, optional=argument.has_default_value()) for argument in arguments]
-    return _model(source, module.eval(), specs, keywords=_by_name(source, specs))
+    return as_model(source, module.eval(), specs, keywords=_by_name(source, specs))
 
 
 def exported(source: Source, config: Config) -> Model:
@@ -57,17 +50,32 @@ def exported(source: Source, config: Config) -> Model:
             program = torch.export.load(source.path)
     # The archive's reader raises whatever its parsers do (AssertionError, KeyError, JSON errors, ...).
     except Exception as exc:
-        raise _corrupt(source, exc) from exc
+        raise corrupt(source, exc) from exc
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     inputs = [_exported_spec(str(name), values.get(str(name))) for name in program.graph_signature.user_inputs]
     names = [str(name) for name in program.graph_signature.user_outputs]
     declared = [spec.name for spec in source.outputs]
-    labels = declared if len(declared) == len(names) else default_names(len(names))
-    outputs = tuple(_exported_spec(label, values.get(name)) for label, name in zip(labels, names, strict=True))
+    labels = declared if len(declared) == len(names) else _labels(program, names)
+    outputs = tuple(_exported_output(label, values.get(name)) for label, name in zip(labels, names, strict=True))
     pure = not program.graph_signature.user_inputs_to_mutate
-    model = _model(source, program.module(), inputs)
+    model = as_model(source, program.module(), inputs)
     signature = Signature(model.signature.inputs, outputs)
-    return Model(model.format, model.native, signature, {**model.facts, "exported_program": program, "pure": pure})
+    facts = {"exported_program": program, "pure": pure, "structure": _structure(program, len(inputs))}
+    return Model(model.format, model.native, signature, {**model.facts, **facts})
+
+
+def _labels(program: Any, names: list[str]) -> list[str]:
+    """The keys of the mapping that a program gives; default names where it gives something else."""
+    found = tree_unflatten(names, program.call_spec.out_spec)
+    flat = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+    return list(map(str, found)) if flat else default_names(len(names))
+
+
+def _structure(program: Any, count: int) -> Any:
+    """How a program takes its tensors, where that is not one after another: by keyword, in lists, in mappings."""
+    structure = program.call_spec.in_spec
+    places = tuple(range(count))
+    return None if tree_unflatten(places, structure) == (places, {}) else structure
 
 
 def state_dict(source: Source, config: Config) -> Model:
@@ -81,55 +89,7 @@ def state_dict(source: Source, config: Config) -> Model:
         hint = "check `torch.factory` and `torch.factory_args`, or set `torch.strict: false`"
         raise ModelError(f"the weights do not fit the module: {first}", where=str(source.path), hint=hint) from exc
     specs = _forward_specs(module)
-    return _model(source, module.eval(), specs, keywords=_by_name(source, specs))
-
-
-def hugging_face(source: Source, config: Config) -> Model:
-    """A folder with ``config.json`` and ``model.safetensors``; code in the folder is never run."""
-    import transformers
-
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-    check_shards(source.path)
-    safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        settings = transformers.AutoConfig.from_pretrained(source.path, **safe)
-        _check_attention(settings)
-        name = (getattr(settings, "architectures", None) or ["AutoModel"])[0]
-        kind = getattr(transformers, name, None)
-        if kind is None or (kind is not transformers.AutoModel and not _is_model_class(kind)):
-            raise ValueError(f"its architecture `{name}` is no model class of transformers")
-        with unlogged("transformers"):
-            # What does not fit is told in `found`, and refused below.
-            module, found = kind.from_pretrained(
-                source.path,
-                config=settings,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **safe,
-            )
-    # transformers raises OSError, ValueError, KeyError, SafetensorError and more for a folder that is not whole.
-    except Exception as exc:
-        raise _corrupt(source, exc) from exc
-    lacking = [*map(str, found["missing_keys"]), *(str(item[0]) for item in found["mismatched_keys"])]
-    if lacking and config[TorchSettings].strict:
-        what = f"{len(lacking)} of its weights are missing or of another shape: {', '.join(sorted(lacking)[:5])}"
-        hint = "save the whole model, or set `torch.strict: false` to let them be random"
-        raise ModelError(what, where=str(source.path), hint=hint)
-    taken = [name for name in inspect.signature(module.forward).parameters if name in _HF_INPUTS]
-    specs = [
-        TensorSpec(name, _HF_INPUTS[name][0], (ANY,) * _HF_INPUTS[name][1], optional=name not in _HF_NEEDED)
-        for name in taken
-    ]
-    return _model(source, module.eval(), specs, keywords=True)
-
-
-def _check_attention(settings: Any) -> None:
-    """A name with a slash would be looked up on the Hub, and its code run. Raises ValueError."""
-    for wanted in (settings, *(getattr(settings, name, None) for name in getattr(settings, "sub_configs", ()))):
-        if "/" in str(getattr(wanted, "_attn_implementation", None) or ""):
-            raise ValueError(f"its configuration asks for the kernel `{wanted._attn_implementation}` from elsewhere")
+    return as_model(source, module.eval(), specs, keywords=_by_name(source, specs))
 
 
 def _forward_specs(module: Any) -> list[TensorSpec]:
@@ -144,14 +104,7 @@ def _by_name(source: Source, specs: list[TensorSpec]) -> bool:
     return {spec.name for spec in source.inputs} <= {spec.name for spec in specs}
 
 
-def _is_model_class(kind: Any) -> bool:
-    """A class whose code is transformers' own; the Auto classes may look for code in the folder."""
-    import transformers
-
-    return isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
-
-
-def _model(source: Source, module: Any, specs: list[TensorSpec], *, keywords: bool = False) -> Model:
+def as_model(source: Source, module: Any, specs: list[TensorSpec], *, keywords: bool = False) -> Model:
     """The pipeline's own declaration of inputs and outputs, where there is one, goes over the module's."""
     inputs = source.inputs or tuple(specs)
     tensors = (*module.parameters(), *module.buffers())
@@ -169,6 +122,12 @@ def _exported_spec(name: str, value: Any) -> TensorSpec:
         return TensorSpec(name)
     shape = tuple(size if isinstance(size, int) else ANY for size in value.shape)
     return TensorSpec(name, str(value.dtype).removeprefix("torch."), shape)
+
+
+def _exported_output(name: str, value: Any) -> TensorSpec:
+    """As it comes out of the executor: NumPy has no bfloat16."""
+    spec = _exported_spec(name, value)
+    return TensorSpec(name, "float32", spec.shape) if spec.dtype == "bfloat16" else spec
 
 
 def _weights(path: Path) -> Mapping[str, torch.Tensor]:
@@ -224,6 +183,7 @@ def _python_file(path: Path) -> Any:
     return module
 
 
-def _corrupt(source: Source, exc: Exception) -> ModelError:
+def corrupt(source: Source, exc: Exception) -> ModelError:
+    """The error for a source that its library can't read, in the first line of the library's words."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()] or [type(exc).__name__]
     return ModelError(f"PyTorch can't read it: {lines[0]}", where=str(source.path), hint="save or export it again")

@@ -24,11 +24,15 @@ def unlogged(library: str) -> Iterator[None]:
     def others(record: logging.LogRecord) -> bool:
         return record.thread != me
 
+    speak: list[logging.Filterer] = []
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == library:
+            # What loggers say that are made within the block comes to these handlers.
+            speak += [logger, *logger.handlers]
     with ExitStack() as stack:
-        for name, logger in list(logging.root.manager.loggerDict.items()):
-            if isinstance(logger, logging.Logger) and name.partition(".")[0] == library:
-                logger.addFilter(others)
-                stack.callback(logger.removeFilter, others)
+        for filterer in speak:
+            filterer.addFilter(others)
+            stack.callback(filterer.removeFilter, others)
         # The progress bars that libraries make, even those that are not shown, start a thread which never ends.
         with suppress(ImportError):
             tqdm = importlib.import_module("tqdm").tqdm

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import pickle
+import re
 import threading
 import zipfile
 from collections import Counter
@@ -30,6 +31,8 @@ from deepseek_torch.expressions import program_faults
 
 #: TorchScript's operators that reach files: ``aten::save`` and ``aten::from_file``.
 _FILE_OPERATORS = frozenset({"save", "from_file"})
+
+_WORD = re.compile(r"\w+")
 
 _one_at_a_time = threading.RLock()
 
@@ -82,7 +85,7 @@ def check_shards(folder: Path) -> None:
         UnsafeModelError: one names a file outside the folder.
         ModelError: it is corrupt.
     """
-    for index in folder.glob("*.index.json"):
+    for index in folder.rglob("*.index.json"):
         try:
             names = set(json.loads(index.read_text())["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
@@ -123,11 +126,16 @@ def check_graphs(module: Any, path: Path) -> None:
 def _script_faults(archive: zipfile.ZipFile) -> Iterator[str]:
     yield from _twice(archive)
     for name in archive.namelist():
-        for node in ast.walk(ast.parse(archive.read(name))) if name.lower().endswith(".py") else ():
-            # `torch.save` is an attribute; in `getattr(torch, "save")` it is a constant.
-            word = getattr(node, "attr", getattr(node, "value", getattr(node, "id", None)))
-            if isinstance(word, str) and word in _FILE_OPERATORS:
-                yield f"its code ({name}) uses `{word}`, which reaches files"
+        # As PyTorch reads it: Python would go by a comment that names another encoding.
+        code = archive.read(name).decode("utf-8") if name.lower().endswith(".py") else ""
+        # What Python takes for text or a comment, PyTorch's own parser may not.
+        words = set(_WORD.findall(code))
+        for node in ast.walk(ast.parse(code)):
+            # In `getattr(torch, "sa" "ve")` it is a constant, however it is spelt.
+            word = getattr(node, "value", None)
+            words |= {word} if isinstance(word, str) else set()
+        for word in sorted(words & _FILE_OPERATORS):
+            yield f"its code ({name}) uses `{word}`, which reaches files"
 
 
 @contextmanager

@@ -69,11 +69,11 @@ def _weight_bytes(source: Source) -> int:
 
 
 def _reader(kind: str) -> Callable[[Source, Config], Model]:
-    from deepseek_torch import loading
+    from deepseek_torch import hugging_face, loading
 
     return {
         "torchscript": loading.torchscript,
         "torch.export archive": loading.exported,
         "state dict": loading.state_dict,
-        "hugging face folder": loading.hugging_face,
+        "hugging face folder": hugging_face.hugging_face,
     }[kind]

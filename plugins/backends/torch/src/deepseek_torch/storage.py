@@ -48,6 +48,9 @@ def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
     if min(array.strides, default=0) < 0:
         # from_numpy refuses these, and from_dlpack ends the process (not the call).
         array = np.ascontiguousarray(array)
+    if array.dtype.name == "bfloat16":
+        # Of ml_dtypes, which PyTorch does not know: the same two bytes.
+        return _from_numpy(array.view(np.int16)).view(torch.bfloat16)
     # What may not be written to (a file that is mapped, a bytes object) is copied: a module that works in place would
     # end the process.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
