@@ -48,6 +48,8 @@ def test_files_folders_globs_and_standard_input(pipeline: Path, deepseek_: Deeps
     assert inputs("in") == ["in/a.npy", "in/c.json", "in/deeper/b.npy"]
     assert inputs("in/*.npy", "d.npz") == ["in/a.npy", "d.npz"]
     assert inputs("in/**/*.npy") == ["in/a.npy", "in/deeper/b.npy"]
+    # Once, although the pattern matches the folder too.
+    assert len(rows(deepseek_("run", pipeline, "in/**/deeper/**", "--json"))) == 2
     assert inputs("-", input=json.dumps({"x": X.tolist()})) == ["<stdin>"]
 
 

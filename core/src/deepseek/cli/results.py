@@ -120,11 +120,14 @@ class Tensors:
             hint = "write .json instead"
             raise OutputError(f"the outputs differ in shape and can't stand in one array: {exc}", hint=hint) from exc
         columns = labelled(np.asarray(self._labels), columns)
+        # A name with slashes would be a path to those who unpack the archive.
+        members = {name.replace("/", "_").replace("\\", "_"): values for name, values in columns.items()}
+        if len(members) < len(columns):
+            what = f"two of the outputs {', '.join(names)} would have one name in an archive"
+            raise OutputError(what, hint="write .json instead")
         # Not numpy.savez, whose own parameters are names that an output can't have.
         with zipfile.ZipFile(path, "w") as archive:
-            for name, values in columns.items():
-                # A name with slashes would be a path to those who unpack the archive.
-                member = name.replace("/", "_").replace("\\", "_")
+            for member, values in members.items():
                 with archive.open(f"{member}.npy", "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, _storable(values), allow_pickle=False)
 

@@ -122,7 +122,8 @@ def expand(argument: str) -> list[Path | None]:
     if not found:
         hint = f"the folder {path.parent} does not exist" if not path.parent.is_dir() else "check the spelling"
         raise InputNotFoundError(f"there is no file {argument}", hint=hint)
-    return [Path(name) for name in found]
+    # `**` finds the files in a folder by itself.
+    return [Path(name) for name in found if "**" not in argument or not Path(name).is_dir()]
 
 
 def _unfold(path: Path | None, codec: Codec) -> list[Path | None]:

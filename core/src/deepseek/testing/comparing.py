@@ -1,4 +1,4 @@
-"""How the contract suite compares answers."""
+"""How the contract suite compares answers and plans."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from deepseek.plan import Plan
 from deepseek.plugin import ANY, Signature
 
 
@@ -33,3 +34,9 @@ def check_fit(answers: Mapping[str, Any], signature: Signature) -> None:
             fits = all(size == known or known == ANY for size, known in zip(shape, spec.shape, strict=False))
             assert len(shape) == len(spec.shape), f"{spec}, answered with {list(shape)}"
             assert fits, f"{spec}, answered with {list(shape)}"
+
+
+def parts(plan: Plan) -> list[Any]:
+    """Everything that a plan was put together from."""
+    parts = [plan.loader, plan.engine, plan.policy, plan.coding, *plan.wrappers, *plan.passes]
+    return [part for part in parts if part]

@@ -11,10 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import deepseek
-from deepseek.errors import (
-    ModelError,
-    UnsafeModelError,
-)
+from deepseek.errors import InputError, ModelError, UnsafeModelError
 
 
 @pytest.fixture
@@ -121,3 +118,31 @@ def test_a_hugging_face_folder_with_a_pickle_is_refused(bert: Path) -> None:
     torch.save({}, bert / "pytorch_model.bin")
     with pytest.raises(ModelError, match="PyTorch can't read it"):
         deepseek.build({"model": str(bert)})
+
+
+def test_weights_that_the_configuration_names_elsewhere_are_refused(bert: Path) -> None:
+    settings = json.loads((bert / "config.json").read_text())
+    (bert / "config.json").write_text(json.dumps({**settings, "transformers_weights": "../model.safetensors"}))
+    with pytest.raises(ModelError, match="its configuration names weights elsewhere"):
+        deepseek.build({"model": str(bert)})
+
+
+def test_lists_of_weights_in_deeper_folders_are_looked_at_too(bert: Path) -> None:
+    (bert / "deeper").mkdir()
+    (bert / "deeper/x.index.json").write_text(json.dumps({"weight_map": {"a": "/elsewhere/model.safetensors"}}))
+    with pytest.raises(UnsafeModelError, match="it names weights outside the folder"):
+        deepseek.build({"model": str(bert)})
+
+
+def test_a_decoder_wants_to_be_told_with_what_it_begins(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 32, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, decoder_start_token_id=0)).eval()
+    model.save_pretrained(tmp_path / "t5")
+    first = np.zeros((2, 1), "int64")
+    with torch.inference_mode():
+        right = model(input_ids=torch.from_numpy(IDS), decoder_input_ids=torch.from_numpy(first)).logits.numpy()
+    with deepseek.build({"model": str(tmp_path / "t5")}) as pipeline:
+        np.testing.assert_allclose(pipeline.run(input_ids=IDS, decoder_input_ids=first)["logits"], right, atol=1e-5)
+        with pytest.raises(InputError, match="the input `decoder_input_ids` is missing"):
+            pipeline.run(input_ids=IDS)
