@@ -94,7 +94,11 @@ def test_a_signal_leaves_nothing(
     os.mkfifo(tmp_path / "never.json")
     before = set(os.listdir(tmp_path))
     arguments = [*deepseek_command, "run", "p.yaml", "x.npy", "never.json", "-o", "out.json", "-v"]
-    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # The tests themselves may run under nohup.
+    heed = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731
+    process = subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    )
     assert process.stderr
     # The last line of the build; after it the command waits for the pipe that nobody writes to.
     while not process.stderr.readline().startswith("built      open"):

@@ -28,7 +28,7 @@ PICKLE = "import torch; torch.save(torch.nn.Linear(2, 2), 'evil.pth')"
 #: name -> (what to prepare, arguments, exit code, what standard error must say)
 MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "no such pipeline": (lambda d: None, ["run", "q.yaml", "x.npy"], 3, "q.yaml: there is no such pipeline file\n  fix: the folder has p.yaml"),
-    "unknown key": (lambda d: (d / "p.yaml").write_text("model: neg.onnx\nenigne: x\n"), ["run", "p.yaml", "x.npy"], 3, "p.yaml:2:9: `enigne` is not a known key\n  fix: did you mean `engine`?"),
+    "unknown key": (lambda d: (d / "p.yaml").write_text("model: neg.onnx\nenigne: x\n"), ["run", "p.yaml", "x.npy"], 3, "p.yaml:2:1: `enigne` is not a known key\n  fix: did you mean `engine`?"),
     "unknown override": (lambda d: None, ["run", "p.yaml", "x.npy", "--set", "onnxruntime.thread=1"], 3, "--set onnxruntime.thread: `onnxruntime.thread` is not a known key\n  fix: did you mean `onnxruntime.threads`?"),
     "no such model": (lambda d: (d / "p.yaml").write_text("model: gone.onnx\n"), ["run", "p.yaml", "x.npy"], 8, "there is no model at"),
     "corrupt model": (lambda d: (d / "neg.onnx").write_bytes(b"garbage"), ["run", "p.yaml", "x.npy"], 9, "ONNX Runtime can't open this model"),

@@ -122,7 +122,7 @@ def settle(
             if blocked and key in blocked:
                 what = f"`{key}` is the section of a plugin that takes no part: {blocked[key]}"
                 hint = "remove the section, or let the plugin take part"
-                raise ConfigError(what, where=document.where((key,)), hint=hint)
+                raise ConfigError(what, where=document.where_key((key,)), hint=hint)
             raise _unknown(document, (key,), [*own, *sections])
     # A section that is named and left empty (`plugins:`, `fifo:`) is there with its defaults.
     mine = {key: value for key, value in document.data.items() if key in own and (key, value) != ("plugins", None)}
@@ -189,7 +189,7 @@ def _unknown(document: Document, key: Key, known: typing.Iterable[str]) -> Confi
     # Keys are lower case; who shouts means the same.
     near = difflib.get_close_matches(str(key[-1]).lower(), names, n=1)
     hint = f"did you mean `{dotted((*key[:-1], near[0]))}`?" if near else f"known keys here: {', '.join(names)}"
-    return ConfigError(f"`{dotted(key)}` is not a known key", where=document.where(key), hint=hint)
+    return ConfigError(f"`{dotted(key)}` is not a known key", where=document.where_key(key), hint=hint)
 
 
 def _leaf(document: Document, key: Key, value: object, kind: Any) -> object:

@@ -20,18 +20,24 @@ class Document(msgspec.Struct):
         name: how the file is called in messages.
         base: the folder that relative paths start from.
         marks: where each value stands.
+        keys: where each key of a mapping stands.
     """
 
     data: dict[str, object]
     name: str
     base: Path
     marks: dict[Key, str] = {}
+    keys: dict[Key, str] = {}
 
     def where(self, key: Key) -> str:
         """``file:line:column`` of a value, or of the nearest enclosing one that has a place."""
         while key and key not in self.marks:
             key = key[:-1]
         return self.marks.get(key, self.name)
+
+    def where_key(self, key: Key) -> str:
+        """The same for the key itself, which may stand lines above its value."""
+        return self.keys.get(key) or self.where(key)
 
     def path(self, text: str) -> Path:
         """A path as the document means it: relative to its folder, ``~`` the user's home."""

@@ -87,6 +87,7 @@ class Reader:
             if text in own:
                 raise ConfigError(f"`{dotted((*key, text))}` stands twice", where=where, hint="remove one of them")
             own.add(text)
+            self.document.keys[(*key, text)] = where
             result[text] = self.build(value_node, (*key, text))
         return result
 

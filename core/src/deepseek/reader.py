@@ -77,6 +77,8 @@ def _siblings(path: Path) -> str:
 
 
 def _override(document: Document, override: str) -> None:
+    if not isinstance(override, str):
+        raise ConfigError(f"an override is text such as `key=value`, not a {type(override).__name__}")
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
@@ -99,6 +101,7 @@ def _override(document: Document, override: str) -> None:
     # What stood below the key in the file stands there no longer.
     for mark in [mark for mark in document.marks if mark[: len(keys)] == tuple(keys)]:
         del document.marks[mark]
+        document.keys.pop(mark, None)
     document.marks.update({(*keys, *mark): place for mark, place in scratch.marks.items()})
     document.marks[tuple(keys)] = f"--set {name}"
 

@@ -36,6 +36,10 @@ ANSWERS: dict[str, tuple[type, ...]] = {
 #: The hooks to which a plugin may give several answers, in a list.
 SEVERAL = frozenset({"probe", "optimize"})
 
+_SMALLER = "use a smaller model, a smaller dtype, or a machine with more memory"
+#: What the system says when there is none for a library, or for a library's own.
+_NO_MEMORY = ("failed to map segment", "annot allocate memory")
+
 
 class Answer(Record):
     """One of the answers to one question, and the plugin that gave it."""
@@ -200,11 +204,12 @@ class Registry:
             _pass_interrupts(exc)
             raise
         except MemoryError as exc:
-            hint = "use a smaller model, a smaller dtype, or a machine with more memory"
-            raise OutOfMemoryError(f"{self.describe(plugin)} ran out of memory {doing}", hint=hint) from exc
+            raise OutOfMemoryError(f"{self.describe(plugin)} ran out of memory {doing}", hint=_SMALLER) from exc
         # Foreign libraries raise BaseExceptions too (pyo3's panics), and a sys.exit() is no way to end the program.
         except BaseException as exc:
             _pass_interrupts(exc)
+            if any(words in str(exc) for words in _NO_MEMORY):
+                raise OutOfMemoryError(f"{self.describe(plugin)} ran out of memory {doing}", hint=_SMALLER) from exc
             if isinstance(exc, OSError) and is_full(exc):
                 raise disk_full(exc.filename or doing) from exc
             if isinstance(exc, OSError) and exc.filename and reading:

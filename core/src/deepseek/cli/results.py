@@ -100,7 +100,10 @@ class Everything:
 
 
 class Tensors:
-    """The raw outputs of all items, concatenated along the batch, and the labels beside them."""
+    """The outputs of all items, concatenated along the batch, and the labels beside them.
+
+    What the codec makes arrays of (an embedding) is written as such, what it puts into words (classes) as it came.
+    """
 
     def __init__(self) -> None:
         self._labels: list[str] = []
@@ -108,7 +111,14 @@ class Tensors:
 
     def add(self, label: str, outputs: Mapping[str, Any], answers: list[dict[str, Any]]) -> None:
         self._labels += [label] * len(answers)
-        self._outputs.append({str(name): _by_row(name, value, len(answers)) for name, value in outputs.items()})
+        import numpy as np
+
+        found = {str(name): value for name, value in outputs.items()}
+        for name in answers[0] if answers else ():
+            rows = [answer.get(name) for answer in answers]
+            if all(isinstance(row, np.ndarray) for row in rows) and len({row.shape for row in rows}) == 1:
+                found[str(name)] = np.stack(rows)
+        self._outputs.append({name: _by_row(name, value, len(answers)) for name, value in found.items()})
 
     def save(self, path: Path) -> None:
         import numpy as np

@@ -77,3 +77,31 @@ def test_a_program_that_counts_its_calls_is_not_converted_into_one_that_does_not
         assert [pipeline.run(x=ONES)["output"][0, 0] for _ in range(3)] == [2, 3, 4]
     with pytest.raises(ModelError, match="the converted model is off by"):
         deepseek.build({"model": path, "engine": "onnxruntime"})
+
+
+class InPlace(torch.nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x.sub_(0.5).div_(0.25)
+
+
+class InPlaceAtTimes(torch.nn.Module):
+    def forward(self, x: Any) -> Any:
+        return torch.cond(x.sum() > 0, lambda x: x.clone().add_(1), lambda x: x * 1, (x,))
+
+
+@pytest.mark.parametrize("module", [InPlace, InPlaceAtTimes, lambda: torch.nn.ReLU(inplace=True)])
+def test_programs_leave_the_callers_arrays_alone(tmp_path: Path, module: Any) -> None:
+    with deepseek.build({"model": export(tmp_path, module(), torch.from_numpy(ONES.copy()))}) as pipeline:
+        x = np.array([[-1, 1, 2, 3]] * 2, "float32")
+        kept, [name] = x.copy(), [spec.name for spec in pipeline.signature.inputs]
+        answers = [pipeline.run({name: x})["output"] for _ in range(3)]
+    assert (x == kept).all()
+    assert (answers[0] == answers[1]).all()
+    assert (answers[0] == answers[2]).all()
+
+
+@pytest.mark.slow
+def test_a_program_that_works_in_place_is_converted(tmp_path: Path) -> None:
+    path = export(tmp_path, InPlace(), torch.from_numpy(ONES.copy()))
+    with deepseek.build({"model": path, "engine": "onnxruntime"}) as pipeline:
+        assert (pipeline.run(x=ONES)["output"] == 2).all()

@@ -204,3 +204,14 @@ def test_a_tensor_may_have_any_name_and_hides_nothing_behind_it(tmp_path: Path, 
     with pytest.raises(UnsafeModelError, match="a size that is no arithmetic"):
         deepseek.build({"model": source})
     assert not proof.exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_of_any_protocol_is_refused_with_what_it_would_call(tmp_path: Path, protocol: int) -> None:
+    proof = tmp_path / "proof"
+    given = config(tmp_path, safetensors)
+    given["model"]["source"] = f"{tmp_path}/x.ckpt"
+    (tmp_path / "x.ckpt").write_bytes(pickle.dumps({"a": Evil(proof)}, protocol))
+    with pytest.raises(UnsafeModelError, match=r"would import and call `\S+`; DeepSeek never"):
+        deepseek.build(given)
+    assert not proof.exists()

@@ -33,6 +33,8 @@ class TextCoder:
         except UnicodeEncodeError as exc:
             raise InputError(f"the text is no Unicode: {exc}", hint="decode it from its bytes anew") from exc
         encoding = self._tokenizer.encode(text)
+        if not encoding.ids:
+            raise InputError("the text holds no token")
         found = {
             "input_ids": encoding.ids,
             "attention_mask": encoding.attention_mask,

@@ -26,7 +26,8 @@ LEVELS = {
     "layout": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_LAYOUT,
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-_ERRORS_ONLY = 3
+#: What it can't do, it raises; logged as well, it would stand there twice.
+_FATAL_ONLY = 4
 _CARD = "check the card's number, its driver and libraries (CUDA, cuDNN), or run with device: cpu"
 
 logger = logging.getLogger("deepseek.onnxruntime")
@@ -35,7 +36,7 @@ logger = logging.getLogger("deepseek.onnxruntime")
 def session_options(settings: OnnxRuntimeSettings) -> Any:
     """ONNX Runtime's own options for the settings."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = settings.inter_op_threads
     options.graph_optimization_level = LEVELS[settings.graph_optimization]

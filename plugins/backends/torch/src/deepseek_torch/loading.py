@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def exported(source: Source, config: Config) -> Model:
     declared = [spec.name for spec in source.outputs]
     labels = declared if len(declared) == len(names) else _labels(program, names)
     outputs = tuple(_exported_output(label, values.get(name)) for label, name in zip(labels, names, strict=True))
-    pure = not program.graph_signature.user_inputs_to_mutate
+    pure = not any(map(_works_in_place, _nodes(program.graph_module)))
     model = as_model(source, program.module(), inputs)
     signature = Signature(model.signature.inputs, outputs)
     facts = {"exported_program": program, "pure": pure, "structure": _structure(program, len(inputs))}
@@ -69,6 +69,18 @@ def _labels(program: Any, names: list[str]) -> list[str]:
     found = tree_unflatten(names, program.call_spec.out_spec)
     flat = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
     return list(map(str, found)) if flat else default_names(len(names))
+
+
+def _nodes(module: Any) -> Iterator[Any]:
+    """Every node of a graph, and of the graphs that it branches into."""
+    for part in module.modules():
+        yield from part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ()
+
+
+def _works_in_place(node: Any) -> bool:
+    """Whether a node writes to one of its arguments: training IR keeps ``add_`` and its like."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
 
 
 def _structure(program: Any, count: int) -> Any:

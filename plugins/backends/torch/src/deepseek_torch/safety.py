@@ -15,8 +15,10 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import re
 import threading
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -47,8 +49,13 @@ def read_checkpoint(path: Path) -> Any:
         ModelError: it is corrupt.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # It warns of plain pickles before it refuses them.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
+        if called := _called(path):
+            raise UnsafeModelError(_refusal(called), where=str(path), hint=_WAY_OUT) from exc
         if "Weights only load failed" not in str(exc) or "GLOBAL" not in str(exc):
             what = "the checkpoint is corrupt, or no checkpoint of PyTorch's"
             raise ModelError(what, where=str(path), hint="save or download it again") from exc
@@ -192,11 +199,31 @@ def _is_restricted(data: bytes) -> bool:
     return True
 
 
+def _called(path: Path) -> str:
+    """The first thing that a plain pickle would import, found by reading its operations; empty: it is none."""
+    strings: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for operation, argument, _ in pickletools.genops(file):
+                if operation.name == "GLOBAL":
+                    return str(argument).replace(" ", ".")
+                if operation.name == "STACK_GLOBAL":
+                    return ".".join(strings[-2:])
+                strings += [argument] if isinstance(argument, str) else []
+    # What is no pickle makes it raise ValueError, UnicodeDecodeError, ...
+    except Exception:
+        return ""
+    return ""
+
+
 def _reason(exc: BaseException) -> str:
     text = str(exc)
     start = text.find("GLOBAL ")
-    what = text[start:].split(" ")[1] if start >= 0 else "code"
-    return f"loading this pickle would import and call `{what}`; DeepSeek never unpickles"
+    return _refusal(text[start:].split(" ")[1] if start >= 0 else "code")
+
+
+def _refusal(called: str) -> str:
+    return f"loading this pickle would import and call `{called}`; DeepSeek never unpickles"
 
 
 def _first_line(exc: BaseException) -> str:
