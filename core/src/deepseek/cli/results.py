@@ -115,7 +115,7 @@ class Tensors:
 
         found = {str(name): value for name, value in outputs.items()}
         for name in answers[0] if answers else ():
-            rows = [answer.get(name) for answer in answers]
+            rows: list[Any] = [answer.get(name) for answer in answers]
             if all(isinstance(row, np.ndarray) for row in rows) and len({row.shape for row in rows}) == 1:
                 found[str(name)] = np.stack(rows)
         self._outputs.append({name: _by_row(name, value, len(answers)) for name, value in found.items()})
