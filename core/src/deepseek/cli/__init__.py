@@ -197,9 +197,12 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+    """Whether the command is in the middle of an import."""
+    while frame is not None and frame.f_code is not main.__code__:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 def _discard_output() -> None:
