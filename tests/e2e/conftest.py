@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from command_pieces import Deepseek, Install, X
+
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "examples" / "models"
-Deepseek = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +59,12 @@ def pipeline(tmp_path: Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, tmp_path / "neg.onnx")
     (tmp_path / "p.yaml").write_text("model: neg.onnx\n")
-    np.save(tmp_path / "x.npy", np.arange(8, dtype="float32").reshape(2, 4))
+    np.save(tmp_path / "x.npy", X)
     return tmp_path / "p.yaml"
 
 
 @pytest.fixture
-def install(tmp_path: Path) -> Callable[[str, str], dict[str, str]]:
+def install(tmp_path: Path) -> Install:
     """Lay a distribution down as pip leaves it, with one module of hooks; returns the environment that finds it."""
 
     def call(name: str, code: str) -> dict[str, str]:

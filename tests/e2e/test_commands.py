@@ -8,7 +8,6 @@ import os
 import pty
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-Deepseek = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-Install = Callable[[str, str], dict[str, str]]
-
-
-X = np.arange(8, dtype="float32").reshape(2, 4)
-
-
-def rows(done: subprocess.CompletedProcess[str]) -> list[Any]:
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+from command_pieces import Deepseek, X, rows
 
 
 def test_files_folders_globs_and_standard_input(pipeline: Path, deepseek_: Deepseek, tmp_path: Path) -> None:

@@ -13,14 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-Deepseek = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-Install = Callable[[str, str], dict[str, str]]
-
-
-X = np.arange(8, dtype="float32").reshape(2, 4)
-
+from command_pieces import Deepseek, X
 
 PICKLE = "import torch; torch.save(torch.nn.Linear(2, 2), 'evil.pth')"
 
@@ -66,6 +59,8 @@ def test_a_mistake_has_its_exit_code_and_no_traceback(
     done = deepseek_(*arguments)
     assert done.returncode == code, done.stderr
     assert says in done.stderr
+    # A wrong command line is click's to report, with a pointer to --help.
+    assert "  fix: " in done.stderr or code == 2
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert set(os.listdir(tmp_path)) == before

@@ -5,26 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-Deepseek = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-Install = Callable[[str, str], dict[str, str]]
-
-
-X = np.arange(8, dtype="float32").reshape(2, 4)
-
-
-def rows(done: subprocess.CompletedProcess[str]) -> list[Any]:
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
+from command_pieces import Deepseek, Install, rows
 
 SECTION = "class S(Settings): pass\n@hookimpl\ndef sections(): return {'shared': S}\n"
 

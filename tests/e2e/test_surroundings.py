@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-Deepseek = Callable[..., "subprocess.CompletedProcess[str]"]
-Install = Callable[[str, str], dict[str, str]]
-X = np.arange(8, dtype="float32").reshape(2, 4)
+from command_pieces import Deepseek, Install, X
 
 
 @pytest.mark.parametrize(

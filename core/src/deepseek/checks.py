@@ -147,9 +147,11 @@ def _not_an_array(spec: TensorSpec, value: object) -> InputError:
 
 def _misfit(spec: TensorSpec, tensor: Any) -> InputError:
     got = f"{dtype_name(tensor.dtype)}[{', '.join(map(str, tensor.shape))}]"
-    return InputError(f"the input `{spec.name}` is {got}; the model takes {spec} (* is any size)")
+    other = spec.dtype and dtype_name(tensor.dtype) != spec.dtype
+    hint = f"convert it to {spec.dtype}" if other else "give it that shape; * is any size"
+    return InputError(f"the input `{spec.name}` is {got}; the model takes {spec}", hint=hint)
 
 
 def _uneven(tensors: Tensors, plans: Mapping[str, _Plan]) -> InputError:
     sizes = ", ".join(f"{name} has {tensor.shape[0]}" for name, tensor in tensors.items() if plans[name].batched)
-    return InputError(f"the inputs differ in batch size: {sizes}")
+    return InputError(f"the inputs differ in batch size: {sizes}", hint="give all of them the same number of rows")
