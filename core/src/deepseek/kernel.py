@@ -34,12 +34,12 @@ Configuration = str | Path | Mapping[str, Any]
 
 
 def build(
-    configuration: Configuration, *, overrides: Sequence[str] = (), plugins: Sequence[ModuleType] = ()
+    configuration: Configuration | Plan, *, overrides: Sequence[str] = (), plugins: Sequence[ModuleType] = ()
 ) -> Pipeline:
     """Assemble a pipeline and load its model.
 
     Args:
-        configuration: path of a YAML file, or a mapping of the same shape.
+        configuration: path of a YAML file, a mapping of the same shape, or a plan that `explain` made of one.
         overrides: ``key=value`` strings that go over it, as ``--set`` does.
         plugins: modules with hooks that take part although they are not installed.
 
@@ -51,6 +51,8 @@ def build(
         ...     pipeline.run(image=array)["logits"].shape
         (1, 3)
     """
+    if isinstance(configuration, Plan):
+        return assemble(configuration)
     return assemble(explain(configuration, overrides=overrides, plugins=plugins))
 
 

@@ -37,6 +37,7 @@ from deepseek.files import atomic_write, output_errors
 from deepseek.gate import Gate
 from deepseek.offers import Coding, Decline, Engine, Loader, Pass, Policy, Stage, Wrapper
 from deepseek.protocols import Codec, Executor, Observer, Request, Scheduler, Sink
+from deepseek.reader import read_settings
 from deepseek.settings import ModelSettings, Settings
 from deepseek.types import (
     ANY,
@@ -137,5 +138,6 @@ __all__ = [
     "hookimpl",
     "library_missing",
     "output_errors",
+    "read_settings",
     "stated_signature",
 ]

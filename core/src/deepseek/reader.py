@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from deepseek.config import SettingsT, convert
 from deepseek.document import Document
 from deepseek.errors import ConfigError
 
@@ -34,6 +35,32 @@ def read(source: str | Path | Mapping[str, object], overrides: Sequence[str] = (
     for override in overrides:
         _override(document, override)
     return document
+
+
+def read_settings(source: str | Path | Mapping[str, object], section: str, kind: type[SettingsT], overrides: Sequence[str] = ()) -> SettingsT:
+    """One plugin's settings from a file of their own, for what belongs to no single pipeline.
+
+    Args:
+        source: a YAML file with the one key `section`, or a mapping of the same shape.
+        section: the section's name.
+        kind: its settings.
+        overrides: ``section.key=value`` strings.
+
+    Raises:
+        ConfigError: as a pipeline file's.
+
+    Example:
+        >>> Path("queue.yaml").write_text("fifo: {max_queue: 8}")
+        20
+        >>> read_settings("queue.yaml", "fifo", FifoSettings).max_queue
+        8
+    """
+    document = read(source, overrides)
+    for key in document.data:
+        if key != section:
+            hint = f"this file holds `{section}` alone"
+            raise ConfigError(f"`{key}` is not a known key", where=document.where_key((key,)), hint=hint)
+    return convert(document, (section,), document.data.get(section) or {}, kind)
 
 
 def _plain(value: Mapping[str, object]) -> dict[str, object]:

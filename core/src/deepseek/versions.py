@@ -14,6 +14,7 @@ API = (1, 0)
 PLUGINS: dict[str, tuple[str, str]] = {
     "codecs": ("plugins/codecs", "text"),
     "onnxruntime": ("plugins/backends/onnxruntime", "cpu"),
+    "serving": ("plugins/serving", ""),
     "tensorflow": ("plugins/backends/tensorflow", "cpu"),
     "torch": ("plugins/backends/torch", "cpu"),
 }

@@ -79,7 +79,7 @@ class EdgeCodec:
             raise InputError(f"{label} is of no known type", hint=f"known: {', '.join(sorted(self.suffixes))}")
 
     def encode(self, value: object) -> Mapping[str, Any]:
-        """See `deepseek.plugin.Codec.encode`: a path, bytes of a picture, a text, pixels, an array or a mapping."""
+        """See `deepseek.plugin.Codec.encode`: a path, bytes of a picture or text, a text, pixels, an array, a mapping."""
         if isinstance(value, Path) or (isinstance(value, str) and self._is_path(value)):
             items = list(self.read(Path(value), None))
             if len(items) != 1:
@@ -88,7 +88,7 @@ class EdgeCodec:
         if isinstance(value, str):
             return self._encode_text(value)
         if isinstance(value, bytes):
-            return self._encode_image(value, "the image")
+            return self._encode_bytes(value)
         if isinstance(value, Mapping):
             return tensors.named(value, self._signature)
         if self._image and (not hasattr(value, "__dlpack__") or _is_pixels(value)):
@@ -143,6 +143,15 @@ class EdgeCodec:
         if self._image is None:
             raise InputError(f"{label}: this pipeline takes no pictures", hint="add the section `inputs.image`")
         return {self._image_name: self._image.encode(picture, label)}
+
+    def _encode_bytes(self, content: bytes) -> dict[str, Any]:
+        """What came over a network, and is never a path: a picture, or a text in UTF-8."""
+        if self._text is None or _sniff(content, takes_texts=True) in IMAGE_SUFFIXES:
+            return self._encode_image(content, "the image")
+        try:
+            return self._encode_text(content.decode("utf-8"))
+        except UnicodeDecodeError as exc:
+            raise InputError(f"the text is not UTF-8: {exc}", hint="encode it as UTF-8") from exc
 
     def _encode_text(self, text: str) -> dict[str, Any]:
         if self._text is None:

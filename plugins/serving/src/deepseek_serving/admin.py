@@ -1,0 +1,147 @@
+"""What is told of the server, and changed in it, whichever protocol asks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from deepseek.plugin import InputError
+from deepseek_serving.errors import UnsupportedError
+from deepseek_serving.gatekeeper import Caller
+from deepseek_serving.oip import metadata
+from deepseek_serving.shared_memory import SharedMemory
+from deepseek_serving.statistics import SIZES, TIMES
+
+if TYPE_CHECKING:
+    from deepseek_serving.server import Server
+
+logger = logging.getLogger("deepseek")
+
+
+class Admin:
+    """Statistics, usage, settings and shared memory of a server.
+
+    Args:
+        server: whose.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._shared = SharedMemory()
+        self._trace = {"trace_level": ["OFF"], "trace_rate": ["1000"], "trace_count": ["-1"], "trace_mode": ["opentelemetry"]}
+
+    def allow(self, what: str, caller: Caller) -> None:
+        """Raises ForbiddenError unless an administrative call is open to the caller."""
+        self._server.gatekeeper.allow(what, caller)
+
+    def index(self, *, ready: bool) -> list[dict[str, Any]]:
+        """The repository's index, or the part of it that takes requests."""
+        rows = self._server.repository.index()
+        return [row for row in rows if row["state"] == "READY"] if ready else rows
+
+    def statistics(self, name: str, version: str) -> dict[str, Any]:
+        """What was counted of a version, of all versions of a model, or of all models."""
+        repository = self._server.repository
+        if version:
+            found = [repository.find(name, version)]
+        else:
+            found = repository.versions(repository.find(name).name) if name else list(repository)
+        return {"model_stats": [item.statistics.protocol(item.name, item.version) for item in found]}
+
+    def usage(self, tenant: str | None = None) -> list[dict[str, Any]]:
+        """What each tenant used since the server started; of one tenant where it is named."""
+        rows = []
+        for name, version, counted in self._server.repository.ever():
+            counted.fold()
+            for (who, device), used in sorted(counted.usage.items()):
+                if tenant is None or who == tenant:
+                    rows.append({
+                        "tenant": who, "model": name, "version": version, "device": device,
+                        "requests": used.requests, "rows": used.rows, "compute_seconds": used.seconds,
+                    })  # fmt: skip
+        return rows
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the dashboard shows, as counts since the start."""
+        server = self._server
+        return {
+            "now": time.time(), "started": server.started, "ready": server.ready,
+            "connections": server.front.connections, "server": metadata.server(), "bounds": TIMES, "sizes": SIZES,
+            "models": [_model(served) for served in server.repository],
+            "index": server.repository.index(),
+        }  # fmt: skip
+
+    def memory(self, caller: Caller) -> SharedMemory:
+        """The shared memory. Raises ForbiddenError."""
+        self.allow("shared_memory", caller)
+        return self._shared
+
+    @property
+    def region(self) -> Any:
+        """Gives bytes of shared memory; None where it is not allowed."""
+        return self._shared.region if "shared_memory" in self._server.settings.allow else None
+
+    def log_settings(self, given: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        """Change what is logged, and tell it, in the words of the protocol's extension "logging"."""
+        if given:
+            self.allow("settings", caller)
+        current = _log_settings()
+        for name, value in given.items():
+            if name not in current:
+                raise InputError(f"there is no log setting `{name}`", hint=f"known: {', '.join(current)}")
+            if name in ("log_file", "log_format") and value != current[name]:
+                raise UnsupportedError(f"`{name}` can't be changed: logs go to standard error")
+            if type(value) is not type(current[name]):
+                raise InputError(f"`{name}` is a {type(current[name]).__name__}")
+        current.update(given)
+        if given:
+            logger.setLevel(_level(current))
+        return _log_settings()
+
+    def trace_settings(self, given: dict[str, list[str]], caller: Caller) -> dict[str, list[str]]:
+        """Change what is traced, and tell it, in the words of the protocol's extension "trace"."""
+        if given:
+            self.allow("settings", caller)
+        for name, values in given.items():
+            if name not in self._trace:
+                raise InputError(f"there is no trace setting `{name}`", hint=f"known: {', '.join(self._trace)}")
+            self._trace[name] = [str(value) for value in values]
+        return self._trace
+
+
+def _level(settings: dict[str, Any]) -> int:
+    if settings["log_verbose_level"]:
+        return logging.DEBUG
+    for name, level in (("log_info", logging.INFO), ("log_warning", logging.WARNING), ("log_error", logging.ERROR)):
+        if settings[name]:
+            return level
+    return logging.CRITICAL
+
+
+def _log_settings() -> dict[str, Any]:
+    level = logger.getEffectiveLevel()
+    return {
+        "log_file": "", "log_info": level <= logging.INFO, "log_warning": level <= logging.WARNING,
+        "log_error": level <= logging.ERROR, "log_verbose_level": int(level <= logging.DEBUG), "log_format": "default",
+    }  # fmt: skip
+
+
+def _model(served: Any) -> dict[str, Any]:
+    counted = served.statistics
+    counted.fold()
+    plan = served.pipeline.plan if served.pipeline else None
+    spans = ("success", "fail", "queue", "compute_infer")
+    return {
+        "name": served.name, "version": served.version, "state": served.state, "reason": served.reason,
+        "platform": metadata.platform(served), "device": plan.device.name if plan else "",
+        "memory_bytes": served.memory_bytes, "load_seconds": counted.load_seconds, "loads": counted.loads,
+        "inflight": len(served.calls), "rows": counted.rows, "batches": counted.executions, "errors": counted.errors,
+        **{span: msgspec.to_builtins(getattr(counted, span)) for span in spans},
+        "total_time": counted.total_time.counts.tolist(), "queue_time": counted.queue_time.counts.tolist(),
+        "batch_rows": counted.batch_rows.counts.tolist(),
+        "inputs": [metadata.tensor(spec) for spec in served.signature.inputs],
+        "outputs": [metadata.tensor(spec) for spec in served.signature.outputs],
+    }  # fmt: skip

@@ -1,0 +1,83 @@
+"""Asking a model from a coroutine: for one answer, for a stream of chunks, or in a reader's terms."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from deepseek_serving.calls import Call, StreamCall
+from deepseek_serving.errors import NotReadyError
+from deepseek_serving.oip.requests import Question
+from deepseek_serving.served import Served
+
+
+async def ask(model: Served, question: Question) -> Mapping[str, Any]:
+    """The model's answer; cancelling the task takes the request back. Raises DeepSeekError."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    call = Call(model, question, lambda _: done.done() or done.set_result(None), monotonic())
+    model.submit(call, loop)
+    try:
+        await done
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+    if call.error is not None:
+        raise call.error
+    return call.outputs or {}
+
+
+async def stream(model: Served, question: Question) -> AsyncIterator[Mapping[str, Any]]:
+    """The chunks of the model's answer, as they come; leaving the loop stops it. Raises DeepSeekError."""
+    loop = asyncio.get_running_loop()
+    chunks: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+    call = StreamCall(model, question, lambda _: chunks.put_nowait(None), monotonic(), chunks.put_nowait)
+    model.submit(call, loop)
+    try:
+        while (chunk := await chunks.get()) is not None:
+            yield chunk
+        if call.error is not None:
+            raise call.error
+    finally:
+        call.cancel()
+
+
+async def predict(model: Served, value: object, question: Question) -> list[dict[str, Any]]:
+    """The answer to a picture, a text or tensors, through the pipeline's codec. Raises DeepSeekError.
+
+    Args:
+        model: who is asked.
+        value: what `deepseek.Pipeline.predict` takes, paths excepted.
+        question: whose inputs it becomes.
+    """
+    pipeline = model.pipeline
+    if pipeline is None:
+        raise NotReadyError(f"the model `{model.name}` is not ready: {model.reason}")
+    codec, loop = pipeline.codec, asyncio.get_running_loop()
+    # Pictures take milliseconds to unpack, and the loop has others to serve.
+    question.inputs = {
+        name: np.asarray(tensor) for name, tensor in (await loop.run_in_executor(None, codec.encode, value)).items()
+    }
+    outputs = await ask(model, question)
+    return await loop.run_in_executor(None, codec.decode, outputs)
+
+
+def plain(value: Any) -> Any:
+    """An answer in a reader's terms as JSON has it."""
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+

@@ -1,0 +1,155 @@
+"""One request on its way through a model: what the scheduler's thread tells, and what the loop makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from deepseek.plugin import DeadlineError, DeepSeekError
+from deepseek_serving.errors import GoneError, cause
+from deepseek_serving.oip.requests import Question
+
+if TYPE_CHECKING:
+    from deepseek_serving.served import Served
+
+
+class Call:
+    """Implements `deepseek.plugin.Sink` for a request whose answer is one chunk.
+
+    Args:
+        model: who is asked.
+        question: what.
+        done: called once, on the loop, with the call; then `outputs` or `error` is there.
+        arrived: when the request was complete, in `time.monotonic()` seconds.
+
+    Attributes:
+        outputs: the answer.
+        error: what befell it instead.
+    """
+
+    __slots__ = (
+        "_done", "_handover", "_open", "_timer", "arrived", "ended", "error", "model", "outputs", "question", "queued",
+        "started", "traffic",
+    )  # fmt: skip
+
+    def __init__(self, model: Served, question: Question, done: Callable[[Any], None], arrived: float) -> None:
+        self.model = model
+        self.question = question
+        self.traffic = model.traffic
+        self.outputs: Mapping[str, Any] | None = None
+        self.error: BaseException | None = None
+        self.arrived = arrived
+        self.queued = self.started = self.ended = monotonic()
+        self._handover = model.handover
+        self._done = done
+        self._open = True
+        self._timer: asyncio.TimerHandle | None = None
+
+    def send(self) -> None:
+        """Give it to the scheduler. On the loop, as everything here but `start`, `put` and `fail`."""
+        if not self._open:
+            return
+        self.traffic.sent += 1
+        try:
+            self.model.send(self)
+        except BaseException as exc:
+            self.traffic.sent -= 1
+            self.settle(exc)
+            if not isinstance(exc, Exception):
+                raise
+
+    def watch(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        """Answer at the deadline at the latest, wherever the request is then."""
+        self._timer = loop.call_later(max(0.0, deadline - monotonic()), self._late)
+
+    def start(self) -> bool:
+        """See `deepseek.plugin.Sink.start`."""
+        if not self._open:
+            self.traffic.back += 1
+            self._handover.skipped()
+            return False
+        self.started = monotonic()
+        return True
+
+    def put(self, chunk: Mapping[str, Any], *, last: bool) -> bool:
+        """See `deepseek.plugin.Sink.put`."""
+        self.ended = monotonic()
+        if last:
+            traffic = self.traffic
+            traffic.back += 1
+            traffic.pace += 0.1 * (self.ended - self.started - traffic.pace)
+        self._handover.post((self, chunk, last))
+        return self._open and not last
+
+    def fail(self, error: BaseException) -> None:
+        """See `deepseek.plugin.Sink.fail`."""
+        self.ended = monotonic()
+        self.traffic.back += 1
+        self._handover.post((self, error, True))
+
+    def deliver(self, part: Mapping[str, Any] | BaseException, last: bool) -> None:
+        """A part of the answer has reached the loop."""
+        if isinstance(part, BaseException):
+            self.settle(part)
+        elif last:
+            self.outputs = part
+            self.settle(None)
+        else:
+            hint = "ask over generate_stream or ModelStreamInfer"
+            self.settle(DeepSeekError("the answer comes in several parts", hint=hint))
+
+    def cancel(self) -> None:
+        """The client has gone: nobody waits for the answer."""
+        self.settle(GoneError("the client went away"))
+
+    def settle(self, error: BaseException | None) -> None:
+        """End the call, once, and tell who waits."""
+        if not self._open:
+            return
+        self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self.error = error
+        self.model.settled(self)
+        self._done(self)
+        if error is None:
+            now = monotonic()
+            self.model.statistics.succeeded(self.arrived, self.queued, self.started, self.ended, now)
+        else:
+            self.model.statistics.failed(cause(error), monotonic() - self.arrived)
+
+    def _late(self) -> None:
+        self.settle(DeadlineError("the deadline passed before there was an answer"))
+
+
+class StreamCall(Call):
+    """A request whose answer may come in several chunks.
+
+    Args:
+        chunk: called on the loop with each chunk, before `done`.
+    """
+
+    __slots__ = ("_chunk", "last")
+
+    def __init__(
+        self,
+        model: Served,
+        question: Question,
+        done: Callable[[Any], None],
+        arrived: float,
+        chunk: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        super().__init__(model, question, done, arrived)
+        self._chunk = chunk
+        #: Whether the chunk that is given is the last.
+        self.last = False
+
+    def deliver(self, part: Mapping[str, Any] | BaseException, last: bool) -> None:
+        """A chunk of the answer has reached the loop."""
+        self.last = last
+        if not isinstance(part, BaseException) and self._open:
+            self._chunk(part)
+        if last:
+            self.settle(part if isinstance(part, BaseException) else None)

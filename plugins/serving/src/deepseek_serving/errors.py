@@ -1,0 +1,121 @@
+"""What can go wrong between a client and a model, and how each protocol says so."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from deepseek.plugin import (
+    ClosedError,
+    DeadlineError,
+    DeepSeekError,
+    InputError,
+    OutOfMemoryError,
+    QueueFullError,
+    UnavailableError,
+)
+
+
+class RefusedError(DeepSeekError):
+    """A request that is answered with a status of its own.
+
+    Args:
+        what, hint: as in DeepSeekError.
+        retry_after: seconds after which it is worth asking again; 0: it is not.
+    """
+
+    status: ClassVar[int] = 400
+    grpc: ClassVar[str] = "INVALID_ARGUMENT"
+    exit_code = 1
+
+    def __init__(self, what: str, *, hint: str = "", retry_after: float = 0) -> None:
+        super().__init__(what, hint=hint)
+        self.retry_after = retry_after
+
+
+class UnknownError(RefusedError):
+    """There is no such model, version or page."""
+
+    status, grpc = 404, "NOT_FOUND"
+
+
+class NotReadyError(RefusedError):
+    """The model is known, but does not take requests now."""
+
+    status, grpc = 503, "UNAVAILABLE"
+
+
+class UnauthorizedError(RefusedError):
+    """No key, or none that is known."""
+
+    status, grpc = 401, "UNAUTHENTICATED"
+
+
+class ForbiddenError(RefusedError):
+    """The call is not allowed on this server, or not with this key."""
+
+    status, grpc = 403, "PERMISSION_DENIED"
+
+
+class TooFastError(RefusedError):
+    """The tenant is over its rate."""
+
+    status, grpc = 429, "RESOURCE_EXHAUSTED"
+
+
+class TooLargeError(RefusedError):
+    """The body is over the limit."""
+
+    status, grpc = 413, "RESOURCE_EXHAUSTED"
+
+
+class UnsupportedError(RefusedError):
+    """A part of the protocol that the server does not have."""
+
+    status, grpc = 501, "UNIMPLEMENTED"
+
+
+class GoneError(RefusedError):
+    """The client went away, or took the request back."""
+
+    status, grpc = 499, "CANCELLED"
+
+
+def http_status(error: BaseException) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, RefusedError):
+        return error.status
+    if isinstance(error, InputError):
+        return 400
+    return 503 if isinstance(error, UnavailableError | OutOfMemoryError) else 500
+
+
+def grpc_status(error: BaseException) -> str:
+    """The name of the gRPC status code of an error."""
+    if isinstance(error, RefusedError):
+        return error.grpc
+    if isinstance(error, InputError):
+        return "INVALID_ARGUMENT"
+    if isinstance(error, DeadlineError):
+        return "DEADLINE_EXCEEDED"
+    if isinstance(error, ClosedError):
+        return "UNAVAILABLE"
+    return "RESOURCE_EXHAUSTED" if isinstance(error, QueueFullError | OutOfMemoryError) else "INTERNAL"
+
+
+def cause(error: BaseException) -> str:
+    """A short name of an error's kind, for metrics."""
+    name = type(error).__name__.removesuffix("Error")
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).strip("_")
+
+
+def text(error: BaseException) -> str:
+    """What the client is told."""
+    if not isinstance(error, DeepSeekError):
+        return "internal error"
+    return f"{error.what} ({error.hint})" if error.hint else error.what
+
+
+def retry_after(error: BaseException, status: int) -> dict[str, str]:
+    """The header that says when to ask again, where that is worth it."""
+    wait = error.retry_after if isinstance(error, RefusedError) else 0
+    return {"retry-after": str(max(1, round(wait)))} if wait or status in (429, 503) else {}

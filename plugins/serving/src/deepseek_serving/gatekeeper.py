@@ -1,0 +1,158 @@
+"""Who may ask: keys, tenants, and their rates."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+
+from deepseek.plugin import ConfigError
+from deepseek_serving import keys
+from deepseek_serving.errors import ForbiddenError, TooFastError, UnauthorizedError
+from deepseek_serving.keys import Key
+
+logger = logging.getLogger("deepseek.serving")
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who makes a call.
+
+    Attributes:
+        tenant: who is billed; empty: nobody.
+        admin: whether administrative calls are open to it.
+    """
+
+    tenant: str = ""
+    admin: bool = True
+
+
+#: Who calls where no keys are needed.
+ANYBODY = Caller()
+
+
+class Bucket:
+    """A tenant's allowance: filled at its rate, emptied by its requests.
+
+    Args:
+        rate: requests per second.
+        burst: requests that it holds when full.
+
+    Source: the token bucket of RFC 2697.
+    """
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self._level = burst
+        self._filled = monotonic()
+
+    def take(self) -> float:
+        """Take one; 0.0, or the seconds until there is one again."""
+        now = monotonic()
+        self._level = min(self.burst, self._level + (now - self._filled) * self.rate)
+        self._filled = now
+        if self._level >= 1.0:
+            self._level -= 1.0
+            return 0.0
+        return (1.0 - self._level) / self.rate
+
+
+class Gatekeeper:
+    """Lets callers in by their keys; without a file of keys, whoever can connect.
+
+    Args:
+        path: the file of keys, which is read again when it changes.
+        allow: administrative calls that the server allows.
+
+    Raises:
+        ConfigError: the file can't be read.
+
+    Attributes:
+        closed: whether a key is needed.
+    """
+
+    def __init__(self, path: Path | None, allow: Iterable[str]) -> None:
+        self.closed = path is not None
+        self._path = path
+        self._allow = frozenset(allow)
+        self._changed = 0
+        self._keys: dict[bytes, Key] = {}
+        self._buckets: dict[str, Bucket] = {}
+        if path is not None:
+            self._read(path)
+
+    def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """The tenant that makes an inference request. Raises UnauthorizedError, TooFastError."""
+        key = self._key(headers)
+        bucket = self._buckets.get(key.tenant)
+        if bucket is not None:
+            wait = bucket.take()
+            if wait:
+                what = f"the tenant `{key.tenant}` is over its rate of {bucket.rate:g} requests per second"
+                raise TooFastError(what, retry_after=wait)
+        return key.tenant
+
+    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+        """Who makes any other call. Raises UnauthorizedError."""
+        if not self.closed:
+            return ANYBODY
+        key = self._key(headers)
+        return Caller(key.tenant, key.admin)
+
+    def allow(self, what: str, caller: Caller) -> None:
+        """Raises ForbiddenError unless an administrative call is open to a caller."""
+        if what not in self._allow:
+            hint = f"the server's settings must say so: `server.allow: [{what}]`"
+            raise ForbiddenError(f"`{what}` is not allowed on this server", hint=hint)
+        if not caller.admin:
+            raise ForbiddenError(f"`{what}` needs an administrator's key")
+
+    def refresh(self) -> None:
+        """Read the keys again when their file has changed; one that is broken changes nothing."""
+        try:
+            if self._path is not None and self._path.stat().st_mtime_ns != self._changed:
+                self._read(self._path)
+                logger.info("the keys were read again: %d", len(self._keys))
+        except OSError as exc:
+            logger.error("the file of keys can't be looked at: %s; those known go on", exc.strerror)
+        except ConfigError as error:
+            self._changed = self._path.stat().st_mtime_ns if self._path else 0
+            logger.error("%s; those known go on", error.what)
+
+    def _read(self, path: Path) -> None:
+        found = keys.read(path)
+        self._changed = path.stat().st_mtime_ns
+        self._keys = {bytes.fromhex(key.sha256): key for key in found}
+        rates: dict[str, tuple[float, float]] = {}
+        for key in found:
+            if key.rate:
+                rates[key.tenant] = (key.rate, key.burst or max(1.0, key.rate))
+        old = self._buckets
+        self._buckets = {
+            tenant: old[tenant]
+            if tenant in old and (old[tenant].rate, old[tenant].burst) == rate
+            else Bucket(*rate)
+            for tenant, rate in rates.items()
+        }
+
+    def _key(self, headers: Iterable[tuple[bytes, bytes]]) -> Key:
+        for name, value in headers:
+            if name == b"authorization":
+                kind, _, secret = value.partition(b" ")
+                if kind.lower() != b"bearer":
+                    continue
+            elif name == b"x-api-key":
+                secret = value
+            else:
+                continue
+            found = keys.digest(secret.strip())
+            # Looked up by its hash, of which an attacker knows nothing; the comparison itself takes constant time.
+            key = self._keys.get(found)
+            if key is not None and hmac.compare_digest(bytes.fromhex(key.sha256), found):
+                return key
+            raise UnauthorizedError("the API key is not known")
+        raise UnauthorizedError("an API key is needed", hint="send `Authorization: Bearer KEY`")

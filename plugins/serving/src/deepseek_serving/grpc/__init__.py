@@ -1,0 +1,1 @@
+"""gRPC: the protocol's messages and calls, and what carries them."""

@@ -1,0 +1,190 @@
+"""The service carried by grpc.aio, the official library."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc import aio
+
+from deepseek.plugin import ConfigError, DeepSeekError
+from deepseek_serving.asking import ask
+from deepseek_serving.calls import StreamCall
+from deepseek_serving.errors import grpc_status, text
+from deepseek_serving.grpc import messages, schema
+from deepseek_serving.grpc.calls import Calls, response_of, table
+
+if TYPE_CHECKING:
+    from deepseek_serving.server import Server
+
+
+class AioService:
+    """Serves gRPC on a port of its own.
+
+    Args:
+        server: whose models it serves.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        limit = int(server.settings.limits.body)
+        self._grpc = aio.server(
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        self._grpc.add_generic_rpc_handlers((self._handlers(),))
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port. Raises ConfigError."""
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            tls = self._server.tls
+            bound = (
+                self._grpc.add_secure_port(address, tls.grpc_credentials())
+                if tls
+                else self._grpc.add_insecure_port(address)
+            )
+        except RuntimeError as exc:
+            raise ConfigError(f"can't listen on {address} for gRPC: {exc}", hint="is the port taken?") from exc
+        await self._grpc.start()
+        return bound
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, and give those in flight so many seconds."""
+        await self._grpc.stop(grace)
+
+    def _handlers(self) -> grpc.GenericRpcHandler:
+        found = {}
+        for name, (request, handler, response) in table(Calls(self._server)).items():
+            found[name] = grpc.unary_unary_rpc_method_handler(
+                self._unary(handler, response), request.FromString, response.SerializeToString
+            )
+        found["ModelInfer"] = grpc.unary_unary_rpc_method_handler(
+            self._infer, schema.ModelInferRequest.FromString, schema.ModelInferResponse.SerializeToString
+        )
+        found["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+            self._stream, schema.ModelInferRequest.FromString, schema.ModelStreamInferResponse.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler(schema.SERVICE, found)
+
+    def _unary(self, handler: Callable[[Any, Any], Any], kind: Any) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def call(request: Any, context: Any) -> Any:
+            try:
+                answer = handler(request, self._server.gatekeeper.caller(_headers(context)))
+                return response_of(kind, await answer if inspect.isawaitable(answer) else answer)
+            except DeepSeekError as error:
+                await _abort(context, error)
+
+        return call
+
+    async def _infer(self, request: Any, context: Any) -> Any:
+        try:
+            model, question = self._question(request, context)
+            return messages.answer(model, question, await ask(model, question), self._server.admin.region)
+        except DeepSeekError as error:
+            await _abort(context, error)
+
+    async def _stream(self, incoming: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """Every request's chunks as they come; an error ends its request, not the stream."""
+        outgoing: asyncio.Queue[Any] = asyncio.Queue()
+        stream = Stream(self._server, outgoing.put_nowait)
+
+        async def read() -> None:
+            async for request in incoming:
+                stream.ask(request, lambda request=request: self._question(request, context))
+            stream.finish()
+
+        reading = asyncio.ensure_future(read())
+        try:
+            while (response := await outgoing.get()) is not None:
+                yield response
+        finally:
+            reading.cancel()
+            stream.cancel()
+
+    def _question(self, request: Any, context: Any) -> Any:
+        server = self._server
+        tenant = server.gatekeeper.admit(_headers(context)) if server.gatekeeper.closed else ""
+        model = server.repository.find(request.model_name, request.model_version)
+        left = context.time_remaining()
+        # Without a deadline the library tells of a time beyond any.
+        deadline = monotonic() + left if left is not None and left < 1e8 else None
+        if deadline is None and model.settings.timeout:
+            deadline = monotonic() + model.settings.timeout
+        return model, messages.question(request, tenant, deadline, server.admin.region)
+
+
+class Stream:
+    """The requests of one `ModelStreamInfer`, and their responses.
+
+    Args:
+        server: whose models are asked.
+        put: takes each response, and None at the end.
+    """
+
+    def __init__(self, server: Server, put: Callable[[Any], None]) -> None:
+        self._server = server
+        self._put = put
+        self._calls: set[StreamCall] = set()
+        self._finishing = False
+
+    def ask(self, request: Any, question: Callable[[], Any]) -> None:
+        """Take a request."""
+        try:
+            model, asked = question()
+            call = StreamCall(model, asked, self._done, monotonic(), lambda chunk: self._chunk(call, chunk))
+            model.submit(call, asyncio.get_running_loop())
+        except DeepSeekError as error:
+            self._fail(request.id, error)
+        else:
+            self._calls.add(call)
+
+    def finish(self) -> None:
+        """No more requests come."""
+        self._finishing = True
+        if not self._calls:
+            self._put(None)
+
+    def cancel(self) -> None:
+        """The client has gone."""
+        for call in list(self._calls):
+            call.cancel()
+
+    def _chunk(self, call: StreamCall, chunk: Mapping[str, Any]) -> None:
+        try:
+            response = messages.answer(call.model, call.question, chunk, self._server.admin.region)
+        except DeepSeekError as error:
+            self._fail(call.question.id, error)
+            return
+        response.parameters["triton_final_response"].bool_param = call.last
+        self._put(schema.ModelStreamInferResponse(infer_response=response))
+
+    def _done(self, call: StreamCall) -> None:
+        self._calls.discard(call)
+        if call.error is not None:
+            self._fail(call.question.id, call.error)
+        if self._finishing and not self._calls:
+            self._put(None)
+
+    def _fail(self, name: str, error: BaseException) -> None:
+        response = schema.ModelStreamInferResponse(error_message=text(error))
+        response.infer_response.id = name
+        self._put(response)
+
+
+def _headers(context: Any) -> list[tuple[bytes, bytes]]:
+    return [
+        (key.encode(), value if isinstance(value, bytes) else value.encode())
+        for key, value in context.invocation_metadata() or ()
+    ]
+
+
+async def _abort(context: Any, error: DeepSeekError) -> None:
+    await context.abort(getattr(grpc.StatusCode, grpc_status(error)), text(error))

@@ -1,0 +1,252 @@
+"""Everything over HTTP but inference: health, metadata, the repository, statistics, and what builds on them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from deepseek.plugin import DeepSeekError, InputError
+from deepseek_serving.asking import ask, plain, predict, stream
+from deepseek_serving.errors import NotReadyError, http_status, retry_after, text
+from deepseek_serving.http import generate
+from deepseek_serving.http.dashboard import Dashboard
+from deepseek_serving.http.json import Json, decoded
+from deepseek_serving.http.openai import OpenAI
+from deepseek_serving.oip import metadata
+from deepseek_serving.oip.requests import Question
+from deepseek_serving.served import Served
+
+if TYPE_CHECKING:
+    from deepseek_serving.server import Server
+
+Page = Callable[[Request], Awaitable[Response]]
+
+
+class Pages:
+    """The protocol's calls beside inference.
+
+    Args:
+        server: whose models they tell of.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def routes(self) -> list[Route]:
+        """All of them; health is for everybody, the rest for those who have a key where keys are needed."""
+        return [
+            Route("/v2/health/live", self.live),
+            Route("/v2/health/ready", self.ready),
+            *(Route(path, self._known(page), methods=[verb]) for verb, path, page in self._table()),
+        ]
+
+    def _table(self) -> list[tuple[str, str, Page]]:
+        model, memory = "/v2/models/{name}", "/v2/systemsharedmemory"
+        rows: list[tuple[str, str, Page]] = [
+            ("GET", "/v2", self.about),
+            ("GET", "/v2/models/stats", self.statistics),
+            ("POST", "/v2/repository/index", self.index),
+            ("POST", "/v2/repository/models/{name}/load", self.load),
+            ("POST", "/v2/repository/models/{name}/unload", self.unload),
+            ("GET", "/v2/logging", self.logging),
+            ("POST", "/v2/logging", self.logging),
+            ("GET", memory + "/status", self.memory_status),
+            ("GET", memory + "/region/{region}/status", self.memory_status),
+            ("POST", memory + "/region/{region}/register", self.memory_register),
+            ("POST", memory + "/unregister", self.memory_unregister),
+            ("POST", memory + "/region/{region}/unregister", self.memory_unregister),
+            ("GET", "/metrics", self.metrics),
+            ("GET", "/usage", self.usage),
+            ("GET", "/state", self.state),
+        ]
+        for prefix in (model, model + "/versions/{version}"):
+            rows += [
+                ("GET", prefix, self.model),
+                ("GET", prefix + "/ready", self.model_ready),
+                ("GET", prefix + "/config", self.config),
+                ("GET", prefix + "/stats", self.statistics),
+                ("POST", prefix + "/generate", self.generate),
+                ("POST", prefix + "/generate_stream", self.generate_stream),
+                ("POST", prefix + "/predict", self.predict),
+            ]
+        for path in ("/v2/trace/setting", model + "/trace/setting"):
+            rows += [("GET", path, self.tracing), ("POST", path, self.tracing)]
+        return rows
+
+    def _known(self, page: Page) -> Page:
+        """A page for callers who have a key, where keys are needed."""
+
+        async def answer(request: Request) -> Response:
+            request.state.caller = self._server.gatekeeper.caller(request.scope["headers"])
+            return await page(request)
+
+        return answer
+
+    async def live(self, request: Request) -> Response:
+        """Whether the process works."""
+        return Json({"live": self._server.live}, 200 if self._server.live else 400)
+
+    async def ready(self, request: Request) -> Response:
+        """Whether every model takes requests."""
+        return Json({"ready": self._server.ready}, 200 if self._server.ready else 400)
+
+    async def about(self, request: Request) -> Response:
+        """Name, version and extensions."""
+        return Json(metadata.server())
+
+    async def model(self, request: Request) -> Response:
+        """A model's inputs and outputs."""
+        served = self._find(request)
+        return Json(metadata.model(served, self._server.repository.versions(served.name)))
+
+    async def model_ready(self, request: Request) -> Response:
+        """Whether a model takes requests; where a version is named that does not, the status is 503."""
+        try:
+            ready = self._find(request).state == "READY" and self._server.live
+        except NotReadyError:
+            ready = False
+        status = 200 if ready else 503 if "version" in request.path_params else 400
+        return Json({"name": request.path_params["name"], "ready": ready}, status)
+
+    async def config(self, request: Request) -> Response:
+        """A model's configuration."""
+        return Json(metadata.config(self._find(request)))
+
+    async def statistics(self, request: Request) -> Response:
+        """What was counted of one version, of a model, or of all."""
+        names = request.path_params
+        return Json(self._server.admin.statistics(names.get("name", ""), names.get("version", "")))
+
+    async def index(self, request: Request) -> Response:
+        """What the repository holds."""
+        wish = await _object(request)
+        return Json(self._server.admin.index(ready=bool(wish.get("ready"))))
+
+    async def load(self, request: Request) -> Response:
+        """Load a model, or load it anew."""
+        self._server.admin.allow("load", request.state.caller)
+        if (await _object(request)).get("parameters"):
+            raise InputError("loading with a configuration or files of the request's own is not supported")
+        await self._server.repository.load(request.path_params["name"])
+        return Json({})
+
+    async def unload(self, request: Request) -> Response:
+        """Let a model go."""
+        self._server.admin.allow("load", request.state.caller)
+        await self._server.repository.unload(request.path_params["name"])
+        return Json({})
+
+    async def logging(self, request: Request) -> Response:
+        """What is logged."""
+        given = await _object(request) if request.method == "POST" else {}
+        return Json(self._server.admin.log_settings(given, request.state.caller))
+
+    async def tracing(self, request: Request) -> Response:
+        """What is traced."""
+        given = await _object(request) if request.method == "POST" else {}
+        wanted = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+        settings = self._server.admin.trace_settings(wanted, request.state.caller)
+        # One value alone is a text, as Triton's clients have it.
+        return Json({name: values if name == "trace_level" else values[0] for name, values in settings.items()})
+
+    async def memory_status(self, request: Request) -> Response:
+        """The shared memory that is registered."""
+        memory = self._server.admin.memory(request.state.caller)
+        return Json(memory.status(request.path_params.get("region", "")))
+
+    async def memory_register(self, request: Request) -> Response:
+        """Make shared memory known."""
+        memory, wish = self._server.admin.memory(request.state.caller), await _object(request)
+        key, offset, size = wish.get("key"), wish.get("offset", 0), wish.get("byte_size")
+        if not isinstance(key, str) or type(offset) is not int or type(size) is not int:
+            raise InputError("`key` is a text, `offset` and `byte_size` are numbers of bytes")
+        memory.register(request.path_params["region"], key, offset, size)
+        return Json({})
+
+    async def memory_unregister(self, request: Request) -> Response:
+        """Forget shared memory."""
+        self._server.admin.memory(request.state.caller).unregister(request.path_params.get("region", ""))
+        return Json({})
+
+    async def generate(self, request: Request) -> Response:
+        """Plain JSON in and out."""
+        served, question = await self._generate(request)
+        return Json(generate.answer(served, question, await ask(served, question)))
+
+    async def generate_stream(self, request: Request) -> Response:
+        """Plain JSON in, server-sent events out."""
+        served, question = await self._generate(request)
+        chunks = stream(served, question)
+        # What is refused at once is an error of HTTP, not an event.
+        first = await anext(chunks, None)
+
+        async def all_of_them() -> AsyncIterator[Any]:
+            if first is not None:
+                yield first
+            async for chunk in chunks:
+                yield chunk
+
+        events = generate.events(served, question, all_of_them())
+        return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def predict(self, request: Request) -> Response:
+        """A picture or a text as the body; the answer in a reader's terms."""
+        served, options = self._find(request), self._server.options(request)
+        body = await request.body()
+        if not body:
+            raise InputError("the body is empty", hint="send a picture or a text")
+        rows = await predict(served, body, Question({}, options=options))
+        return Json({"model_name": served.name, "model_version": served.version, "rows": plain(rows)})
+
+    async def metrics(self, request: Request) -> Response:
+        """For Prometheus."""
+        content, kind = self._server.metrics.render(request.headers.get("accept", ""))
+        return Response(content, media_type=kind)
+
+    async def usage(self, request: Request) -> Response:
+        """What tenants used: all of them for administrators, one's own for others."""
+        caller = request.state.caller
+        rows = self._server.admin.usage(None if caller.admin else caller.tenant)
+        return Json({"since": self._server.started, "usage": rows})
+
+    async def state(self, request: Request) -> Response:
+        """Everything that the dashboard shows."""
+        return Json(self._server.admin.state())
+
+    async def _generate(self, request: Request) -> tuple[Served, Question]:
+        served, options = self._find(request), self._server.options(request)
+        body = await _object(request)
+        deadline = options.deadline or (monotonic() + served.settings.timeout if served.settings.timeout else None)
+        return served, generate.question(served, body, options.tenant, deadline)
+
+    def _find(self, request: Request) -> Served:
+        return self._server.repository.find(request.path_params["name"], request.path_params.get("version", ""))
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    return decoded(await request.body(), dict[str, Any])
+
+
+async def _refuse(request: Request, exc: Exception) -> Response:
+    if isinstance(exc, HTTPException):
+        message = f"{request.method} {request.url.path}: {exc.detail}"
+        return Json({"error": message}, exc.status_code, dict(exc.headers or {}))
+    status = http_status(exc)
+    return Json({"error": text(exc)}, status, retry_after(exc, status))
+
+
+def application(server: Server) -> Starlette:
+    """The ASGI application of a server."""
+    handlers: dict[Any, Any] = {HTTPException: _refuse, DeepSeekError: _refuse}
+    routes = [*Pages(server).routes(), *OpenAI(server).routes(), *Dashboard().routes()]
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    # A path with a slash too many is no other path.
+    app.router.redirect_slashes = False
+    return app

@@ -1,0 +1,111 @@
+"""What all connections share: limits, the short road of inference, and the application for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from deepseek_serving.http.asgi import Exchange
+from deepseek_serving.http.connection import Connection
+from deepseek_serving.http.infer import InferRoad
+from deepseek_serving.http.message import Message
+from deepseek_serving.settings import LimitSettings
+
+logger = logging.getLogger("deepseek.serving")
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+JSON = b"application/json"
+#: How often connections are looked at, in seconds.
+_SWEEP = 1.0
+
+
+class Front:
+    """The HTTP side of a server; lives on the loop.
+
+    Args:
+        road: answers inference requests.
+        app: the ASGI application that answers everything else.
+        limits: what a client may ask for.
+
+    Attributes:
+        scratch: where connections read to; each is done with it before the next is asked.
+        draining: no connection is kept open after its answer.
+    """
+
+    def __init__(self, road: InferRoad, app: Application, limits: LimitSettings) -> None:
+        self.limits = limits
+        self.scratch = memoryview(bytearray(256 << 10))
+        self.draining = False
+        self._road = road
+        self._app = app
+        self._connections: set[Connection] = set()
+        self._loop = asyncio.get_running_loop()
+        self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+
+    def __call__(self) -> Connection:
+        """A protocol for a new connection."""
+        return Connection(self)
+
+    def opened(self, connection: Connection) -> None:
+        """A client has connected."""
+        self._connections.add(connection)
+        if len(self._connections) > self.limits.connections:
+            connection.refuse(503, f"{self.limits.connections} connections are open already")
+
+    def closed(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._connections.discard(connection)
+
+    def serve(self, connection: Connection, message: Message) -> None:
+        """Answer a request, now or later."""
+        if message.method == "POST":
+            target = self._road.target(message.target)
+            if target is not None:
+                self._road.ask(connection, message, target)
+                return
+        Exchange(connection, message, self._loop).begin(self._app)
+
+    def error_body(self, why: str) -> bytes:
+        """An error as the protocol has it."""
+        return msgspec.json.encode({"error": why})
+
+    @property
+    def waiting(self) -> int:
+        """Connections whose request is being answered."""
+        return sum(connection.busy is not None for connection in self._connections)
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    def drain(self) -> None:
+        """Close idle connections now, and the others after their answer."""
+        self.draining = True
+        for connection in list(self._connections):
+            connection.close()
+
+    def close(self) -> None:
+        """End every connection."""
+        self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _sweep(self) -> None:
+        """End connections of clients that send too slowly, do not read, or say nothing for long."""
+        now, limits = monotonic(), self.limits
+        for connection in list(self._connections):
+            if not connection.writable.is_set():
+                if now - connection.active > limits.idle_timeout:
+                    connection.abort()
+            elif connection.began is not None:
+                if now - connection.began > limits.read_timeout:
+                    connection.refuse(408, f"the request was not complete after {limits.read_timeout}")
+            elif now - connection.active > limits.idle_timeout:
+                connection.close()
+        self._sweeper = self._loop.call_later(_SWEEP, self._sweep)

@@ -1,0 +1,151 @@
+"""OpenAI's API, as far as embeddings need it: ``/v1/models`` and ``/v1/embeddings``.
+
+Source: OpenAI API reference, "Models" and "Embeddings".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from deepseek.plugin import DeepSeekError, InputError
+from deepseek_serving.asking import ask, predict
+from deepseek_serving.errors import UnknownError, http_status, retry_after, text
+from deepseek_serving.http.json import Json, decoded
+from deepseek_serving.oip.requests import Question
+from deepseek_serving.served import Served
+
+if TYPE_CHECKING:
+    from deepseek_serving.server import Server
+
+#: Texts of one request.
+_MOST = 2048
+
+
+class EmbeddingRequest(msgspec.Struct):
+    """``POST /v1/embeddings``."""
+
+    model: str
+    input: str | list[str] | list[int] | list[list[int]]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class OpenAI:
+    """The pages under ``/v1``.
+
+    Args:
+        server: whose models they offer.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/v1/models", self._answering(self.models)),
+            Route("/v1/models/{name}", self._answering(self.model)),
+            Route("/v1/embeddings", self._answering(self.embeddings), methods=["POST"]),
+        ]
+
+    async def models(self, request: Request) -> Any:
+        """The models that are ready."""
+        served = {item.name: item for item in self._server.repository if item.state == "READY"}
+        return {"object": "list", "data": [self._model(item) for item in served.values()]}
+
+    async def model(self, request: Request) -> Any:
+        """One of them."""
+        return self._model(self._server.repository.find(request.path_params["name"]))
+
+    async def embeddings(self, request: Request) -> Any:
+        """A vector for each text."""
+        options = self._server.options(request)
+        asked = decoded(await request.body(), EmbeddingRequest)
+        items = _items(asked.input)
+        served = self._server.repository.find(asked.model)
+        answers = await asyncio.gather(*(_embed(served, item, Question({}, options=options)) for item in items))
+        width = len(answers[0][0])
+        if asked.dimensions not in (None, width):
+            raise InputError(f"the model's vectors have {width} dimensions, not {asked.dimensions}")
+        tokens = sum(count for _, count in answers)
+        return {
+            "object": "list",
+            "model": served.name,
+            "data": [
+                {"object": "embedding", "index": index, "embedding": _coded(vector, asked.encoding_format)}
+                for index, (vector, _) in enumerate(answers)
+            ],
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+
+    def _model(self, served: Served) -> dict[str, Any]:
+        return {"id": served.name, "object": "model", "created": int(self._server.started), "owned_by": "deepseek"}
+
+    def _answering(self, page: Any) -> Any:
+        """A page whose errors have OpenAI's shape."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                self._server.gatekeeper.caller(request.scope["headers"])
+                return Json(await page(request))
+            except DeepSeekError as error:
+                return _error(error)
+
+        return answer
+
+
+def _items(given: str | Sequence[Any]) -> list[Any]:
+    """The texts, or lists of tokens, of a request. Raises InputError."""
+    items = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else list(given)
+    if not items or len(items) > _MOST or not all(len(item) for item in items):
+        raise InputError(f"`input` is a text, or 1 to {_MOST} of them, none of them empty")
+    return items
+
+
+async def _embed(served: Served, item: Any, question: Question) -> tuple[np.ndarray[Any, Any], int]:
+    """The vector of a text or of a list of tokens, and how many tokens there were."""
+    if isinstance(item, str):
+        # As bytes: a text could be taken for the path of a file of the server's.
+        rows = await predict(served, item.encode("utf-8", "surrogatepass"), question)
+    else:
+        pipeline = served.pipeline
+        question.inputs = _tokens(served, item)
+        outputs = await ask(served, question)
+        rows = pipeline.codec.decode(outputs) if pipeline else [{}]
+    vector = rows[0].get("embedding")
+    if vector is None:
+        raise InputError(f"the model `{served.name}` gives no embeddings", hint="set `outputs.embedding` in its file")
+    return np.asarray(vector, np.float32), next(iter(question.inputs.values())).size
+
+
+def _tokens(served: Served, tokens: Sequence[int]) -> dict[str, np.ndarray[Any, Any]]:
+    """Token ids as a Hugging Face model's inputs. Raises InputError."""
+    made = {}
+    for spec in served.signature.inputs:
+        filled = {"input_ids": tokens, "attention_mask": [1] * len(tokens), "token_type_ids": [0] * len(tokens)}
+        if spec.name not in filled:
+            raise InputError(f"the model `{served.name}` takes no tokens", hint="send a text")
+        made[spec.name] = np.array([filled[spec.name]], spec.dtype or "int64")
+    return made
+
+
+def _coded(vector: np.ndarray[Any, Any], form: str) -> str | list[float]:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode() if form == "base64" else vector.tolist()
+
+
+def _error(error: DeepSeekError) -> Response:
+    status = http_status(error)
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    code = "model_not_found" if isinstance(error, UnknownError) else None
+    body = {"error": {"message": text(error), "type": kind, "param": None, "code": code}}
+    return Json(body, status, retry_after(error, status))

@@ -1,0 +1,83 @@
+"""API keys: made, kept as hashes in a file, and read again."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from deepseek.plugin import ConfigError, atomic_write
+
+#: What every key begins with, so that scanners for leaked secrets know one.
+PREFIX = "dsk_"
+
+
+class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A key as the file holds it: its hash, and what its holder may.
+
+    The keys have 256 random bits, so one round of SHA-256 is enough: nobody can guess what was hashed.
+
+    Attributes:
+        id: what the key is called by people.
+        tenant: who is billed.
+        sha256: of the key, hexadecimal.
+        admin: whether administrative calls that the server allows are open to it.
+        rate: requests per second that the tenant may make in the long run; 0: any number.
+        burst: requests at once beyond that; 0: as many as in one second.
+    """
+
+    id: str
+    tenant: str
+    sha256: str
+    admin: bool = False
+    rate: float = 0.0
+    burst: float = 0.0
+
+
+def digest(key: bytes) -> bytes:
+    """The hash under which a key is kept."""
+    return hashlib.sha256(key).digest()
+
+
+def read(path: Path) -> list[Key]:
+    """The keys of a file. Raises ConfigError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Key])
+    except FileNotFoundError:
+        raise ConfigError("there is no file of keys", where=str(path), hint="make one: deepseek keys add") from None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"the file of keys can't be read: {exc}", where=str(path)) from exc
+
+
+def add(path: Path, tenant: str, **rights: Any) -> str:
+    """Add a key to a file, which is made where there is none; the key itself, which is kept nowhere.
+
+    Raises:
+        ConfigError: the file is there, and is no file of keys.
+        OutputError: it can't be written.
+    """
+    keys = read(path) if path.exists() else []
+    secret = PREFIX + secrets.token_urlsafe(32)
+    name = secrets.token_hex(4)
+    write(path, [*keys, Key(name, tenant, digest(secret.encode()).hex(), **rights)])
+    return secret
+
+
+def remove(path: Path, name: str) -> None:
+    """Take a key out of a file. Raises ConfigError."""
+    keys = read(path)
+    left = [key for key in keys if key.id != name]
+    if len(left) == len(keys):
+        known = ", ".join(key.id for key in keys)
+        raise ConfigError(f"there is no key `{name}`", where=str(path), hint=f"it holds: {known or 'none'}")
+    write(path, left)
+
+
+def write(path: Path, keys: list[Key]) -> None:
+    """Write a file of keys, which nobody else may read."""
+    with atomic_write(path) as scratch:
+        scratch.chmod(0o600)
+        scratch.write_bytes(msgspec.json.format(msgspec.json.encode(keys), indent=2))

@@ -1,0 +1,132 @@
+"""Answers over HTTP: JSON, with binary tensors after it where they were asked for; and the best classes of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from deepseek.plugin import InputError
+from deepseek_serving.oip import datatypes
+from deepseek_serving.oip.datatypes import PROTOCOL, Tensor
+from deepseek_serving.oip.requests import Parameters, Question, Wish
+
+
+class JsonTensor(msgspec.Struct, omit_defaults=True):
+    """A tensor that goes out."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    parameters: Parameters | None = None
+    data: list[Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class JsonAnswer(msgspec.Struct, omit_defaults=True):
+    """The JSON part of an answer."""
+
+    model_name: str
+    model_version: str
+    outputs: list[JsonTensor]
+    id: str = ""
+    parameters: Parameters | None = None
+
+
+#: What a tensor is written to when the client wants it in shared memory; takes region, offset, size.
+Region = Callable[[str, int, int], memoryview]
+_encode = msgspec.json.Encoder().encode
+
+
+def named(tensor: Any, wish: Wish | None, labels: Sequence[str]) -> tuple[Tensor, str]:
+    """An output as it goes out, with the protocol's name of its element type. Raises InputError."""
+    array = tensor if type(tensor) is np.ndarray else np.asarray(tensor)
+    if wish is not None and wish.classes:
+        array = best(array, wish.classes, labels)
+    return array, _datatype(array.dtype)
+
+
+@cache
+def _datatype(dtype: np.dtype[Any]) -> str:
+    if dtype.kind in "OSU":
+        return "BYTES"
+    if dtype.name not in PROTOCOL:
+        raise InputError(f"the protocol has no datatype for {dtype.name}", hint="convert it in the model")
+    return PROTOCOL[dtype.name]
+
+
+def chosen(outputs: Mapping[str, Any], question: Question) -> list[tuple[str, Any, Wish | None]]:
+    """The outputs that a request wants, in its order. Raises InputError for one that the model does not have."""
+    if not question.wishes:
+        return [(name, tensor, None) for name, tensor in outputs.items()]
+    for wish in question.wishes:
+        if wish.name not in outputs:
+            has = ", ".join(outputs)
+            raise InputError(f"the model has no output `{wish.name}`", hint=f"its outputs are: {has}")
+    return [(wish.name, outputs[wish.name], wish) for wish in question.wishes]
+
+
+def best(scores: Tensor, count: int, labels: Sequence[str]) -> Tensor:
+    """The `count` highest scores of each row as texts ``value:index[:label]``, descending.
+
+    Args:
+        scores: numbers, ``[batch, classes]`` or ``[classes]``.
+        count: how many.
+        labels: names of the classes, by index; empty: none.
+
+    Returns:
+        BYTES ``[batch, count]`` or ``[count]``.
+
+    Source: the protocol's extension "classification".
+    """
+    if scores.dtype.kind not in "fiu" or scores.ndim == 0:
+        raise InputError("classification is for tensors of numbers")
+    rows = scores.reshape(-1, scores.shape[-1]) if scores.ndim > 1 else scores[None]
+    order = np.argsort(-rows.astype(np.float64), axis=-1, kind="stable")[:, :count]
+    texts = [_class(row, int(index), labels) for row, indices in zip(rows, order, strict=True) for index in indices]
+    return datatypes.objects(texts, (*scores.shape[:-1], order.shape[1]))
+
+
+def _class(row: Tensor, index: int, labels: Sequence[str]) -> str:
+    value = f"{row[index]:f}" if row.dtype.kind == "f" else str(row[index])
+    return f"{value}:{index}:{labels[index]}" if index < len(labels) else f"{value}:{index}"
+
+
+def render(
+    name: str, version: str, question: Question, outputs: Mapping[str, Any], labels: Mapping[str, Sequence[str]],
+    region: Region | None = None,
+) -> tuple[bytes, list[memoryview | bytes]]:  # fmt: skip
+    """An answer's JSON part, and the binary tensors that follow it.
+
+    Raises:
+        InputError: an output that the model does not have, or that can't travel as asked.
+    """
+    tensors: list[JsonTensor] = []
+    parts: list[memoryview | bytes] = []
+    for output, value, wish in chosen(outputs, question):
+        array, datatype = named(value, wish, labels.get(output, ()))
+        binary = question.binary if wish is None else wish.binary
+        if wish is not None and wish.region is not None:
+            tensors.append(JsonTensor(output, datatype, array.shape, write(output, array, datatype, wish, region)))
+        elif binary or datatype in ("FP16", "BF16"):
+            raw = datatypes.to_bytes(array, datatype)
+            parts.append(raw)
+            tensors.append(JsonTensor(output, datatype, array.shape, {"binary_data_size": len(raw)}))
+        else:
+            tensors.append(JsonTensor(output, datatype, array.shape, None, datatypes.to_list(array, datatype)))
+    return _encode(JsonAnswer(name, version, tensors, question.id)), parts
+
+
+def write(output: str, array: Tensor, datatype: str, wish: Wish, region: Region | None) -> Parameters:
+    """Put a tensor into shared memory; the parameters that say where it is."""
+    if region is None or wish.region is None:
+        raise InputError("shared memory is not allowed on this server", hint="take the tensor itself")
+    raw = datatypes.to_bytes(array, datatype)
+    target = region(*wish.region)
+    if len(raw) > len(target):
+        raise InputError(f"the output `{output}` has {len(raw)} bytes, its shared memory {len(target)}")
+    target[: len(raw)] = raw
+    name, offset, _ = wish.region
+    return {"shared_memory_region": name, "shared_memory_offset": offset, "shared_memory_byte_size": len(raw)}

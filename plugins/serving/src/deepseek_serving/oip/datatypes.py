@@ -1,0 +1,202 @@
+"""The protocol's element types, and tensors as bytes.
+
+Source: Open Inference Protocol v2, "Tensor Data Types", and its extension "binary tensor data": row-major, little-endian,
+BOOL as one byte, BYTES as a uint32 length before each element.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from deepseek.plugin import InputError, TensorSpec
+
+Tensor = np.ndarray[Any, Any]
+
+#: The protocol's name -> NumPy's. BYTES has no size of its own.
+NUMPY = {
+    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
+    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
+    "BF16": "bfloat16", "BYTES": "str",
+}  # fmt: skip
+PROTOCOL = {name: datatype for datatype, name in NUMPY.items()}
+#: More elements than any machine has memory for: where a product of dimensions stops to make sense.
+_MOST = 1 << 48
+_LENGTH = struct.Struct("<I")
+
+
+def protocol_name(spec: TensorSpec) -> str:
+    """The protocol's name of a tensor's element type; BYTES where the model does not say."""
+    return PROTOCOL.get(spec.dtype, "BYTES")
+
+
+@cache
+def dtype_of(datatype: str) -> np.dtype[Any]:
+    """The NumPy dtype of one of the protocol's element types. Raises InputError."""
+    name = NUMPY.get(datatype)
+    if name is None:
+        raise InputError(f"there is no datatype `{datatype}`", hint=f"known: {', '.join(NUMPY)}")
+    if name == "str":
+        return np.dtype(object)
+    if name == "bfloat16":
+        # NumPy has none of its own.
+        try:
+            import ml_dtypes
+        except ImportError as exc:
+            raise InputError("BF16 needs the library ml_dtypes", hint="pip install ml_dtypes, or send FP32") from exc
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name).newbyteorder("<")
+
+
+def elements(name: str, shape: Sequence[int]) -> int:
+    """How many elements a shape holds. Raises InputError for negative sizes and products beyond any memory."""
+    count = 1
+    for size in shape:
+        if size < 0:
+            raise InputError(f"the input `{name}` has a negative dimension: {list(shape)}", hint="send actual sizes")
+        count *= size
+        if count > _MOST:
+            raise InputError(f"the input `{name}` claims too many elements: {list(shape)}")
+    return count
+
+
+def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview, *, keep: bool) -> Tensor:
+    """A tensor from its binary form.
+
+    Args:
+        name: the tensor's, for errors.
+        datatype: the protocol's element type.
+        shape: its sizes.
+        raw: exactly its bytes.
+        keep: use the memory itself where its alignment allows; else copy it.
+
+    Raises:
+        InputError: the bytes are not as many as the shape needs, or texts are cut short.
+    """
+    if datatype == "BYTES":
+        return _texts(name, shape, raw)
+    dtype, count = dtype_of(datatype), elements(name, shape)
+    if len(raw) != count * dtype.itemsize:
+        needs = f"{datatype}{list(shape)} needs {count * dtype.itemsize} bytes, {len(raw)} came"
+        raise InputError(f"the input `{name}`: {needs}")
+    array = np.frombuffer(raw, dtype)
+    if datatype == "BOOL":
+        # Any byte but 0 is true; NumPy's own bools are 0 and 1 alone.
+        array = array.view(np.uint8) != 0
+    elif not (keep and array.flags.aligned):
+        array = array.copy()
+    return array.reshape(shape)
+
+
+def _texts(name: str, shape: Sequence[int], raw: memoryview) -> Tensor:
+    count = elements(name, shape)
+    texts: list[bytes] = []
+    position, end = 0, len(raw)
+    while position < end:
+        start = position + 4
+        length = _LENGTH.unpack_from(raw, position)[0] if start <= end else end
+        if start + length > end:
+            raise InputError(f"the input `{name}`: its BYTES end in the middle of element {len(texts)}")
+        texts.append(bytes(raw[start : start + length]))
+        position = start + length
+    if len(texts) != count:
+        raise InputError(f"the input `{name}`: BYTES{list(shape)} needs {count} elements, {len(texts)} came")
+    return objects(texts, shape)
+
+
+def objects(items: Sequence[object], shape: Sequence[int]) -> Tensor:
+    """An array of Python objects, which NumPy must not look into."""
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array.reshape(shape)
+
+
+def to_bytes(array: Tensor, datatype: str) -> memoryview | bytes:
+    """The binary form of a tensor; without a copy where it lies in row-major order already."""
+    if datatype == "BYTES":
+        return b"".join(_LENGTH.pack(len(text)) + text for text in map(as_bytes, array.ravel().tolist()))
+    flat = np.ascontiguousarray(array)
+    if flat.dtype.byteorder == ">":
+        flat = flat.astype(flat.dtype.newbyteorder("<"))
+    return memoryview(flat.view(np.uint8).reshape(-1)) if flat.size else b""
+
+
+def as_bytes(text: object) -> bytes:
+    """An element of a BYTES tensor."""
+    return text if isinstance(text, bytes) else str(text).encode()
+
+
+def from_list(name: str, datatype: str, shape: Sequence[int], data: object) -> Tensor:
+    """A tensor from JSON: nested or flat lists, row-major.
+
+    Raises:
+        InputError: ragged lists, values of another kind than the datatype's, out of its range, or not as many
+            as the shape needs.
+    """
+    if datatype in ("FP16", "BF16"):
+        raise InputError(f"the input `{name}`: {datatype} travels in binary form only", hint="send it so, or as FP32")
+    if not isinstance(data, list):
+        raise InputError(f"the input `{name}`: its data must be a list, not a {type(data).__name__}")
+    dtype, count = dtype_of(datatype), elements(name, shape)
+    if datatype == "BYTES":
+        items = _flat(name, data)
+        if not all(isinstance(item, str) for item in items):
+            raise InputError(f"the input `{name}`: BYTES are given as texts", hint='write "data": ["text", ...]')
+        found, array = len(items), objects(items, (len(items),))
+    else:
+        array = _numbers(name, datatype, data, dtype)
+        found = array.size
+    if found != count:
+        raise InputError(f"the input `{name}`: {datatype}{list(shape)} needs {count} elements, {found} came")
+    return array.reshape(shape)
+
+
+def _numbers(name: str, datatype: str, data: list[Any], dtype: np.dtype[Any]) -> Tensor:
+    try:
+        array: Tensor = np.array(data)
+    except (ValueError, OverflowError) as exc:
+        raise InputError(f"the input `{name}`: its data is no tensor: {exc}") from exc
+    kind = array.dtype.kind
+    if array.size == 0:
+        return array.astype(dtype)
+    if kind not in ("b" if dtype.kind == "b" else "fiu" if dtype.kind == "f" else "iu"):
+        wanted = {"b": "true and false", "f": "numbers"}.get(dtype.kind, "whole numbers")
+        raise InputError(f"the input `{name}`: {datatype} is given as {wanted} (got {_sample(data)})")
+    if dtype.kind in "iu" and array.dtype != dtype:
+        limits = np.iinfo(dtype)
+        # As Python's numbers: NumPy would compare int64 with uint64 as floats.
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise InputError(f"the input `{name}`: a value is out of {datatype}'s range")
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(dtype, copy=False)
+    except FloatingPointError as exc:
+        raise InputError(f"the input `{name}`: a value is out of {datatype}'s range") from exc
+
+
+def _flat(name: str, data: list[Any]) -> list[Any]:
+    """All leaves of nested lists, in order."""
+    while data and all(isinstance(item, list) for item in data):
+        if len({len(item) for item in data}) > 1:
+            raise InputError(f"the input `{name}`: its lists differ in length")
+        data = [leaf for item in data for leaf in item]
+    return data
+
+
+def _sample(data: Any) -> str:
+    while isinstance(data, list) and data:
+        data = data[0]
+    return repr(data)[:40]
+
+
+def to_list(array: Tensor, datatype: str) -> list[Any]:
+    """A tensor's elements for JSON, flat, row-major; what is not finite becomes null."""
+    flat = array.ravel()
+    if datatype == "BYTES":
+        return [as_bytes(text).decode("utf-8", "replace") for text in flat.tolist()]
+    return flat.tolist()
+

@@ -1,0 +1,72 @@
+"""What the protocol tells of the server and its models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import deepseek
+from deepseek.plugin import ANY, TensorSpec
+from deepseek_serving.oip.datatypes import protocol_name
+from deepseek_serving.served import Served
+
+#: The protocol's extensions that work here.
+EXTENSIONS = (
+    "binary_tensor_data", "classification", "model_configuration", "model_repository",
+    "model_repository(unload_dependents)", "schedule_policy", "statistics",
+)  # fmt: skip
+
+
+def server() -> dict[str, Any]:
+    """``GET /v2``."""
+    return {"name": "deepseek", "version": deepseek.__version__, "extensions": list(EXTENSIONS)}
+
+
+def tensor(spec: TensorSpec) -> dict[str, Any]:
+    """A tensor: -1 where a size is open; one open dimension where the model does not tell its shape."""
+    shape = [ANY] if spec.shape is None else list(spec.shape)
+    return {"name": spec.name, "datatype": protocol_name(spec), "shape": shape}
+
+
+def model(served: Served, versions: list[Served]) -> dict[str, Any]:
+    """``GET /v2/models/M``."""
+    signature = served.signature
+    return {
+        "name": served.name,
+        "versions": [item.version for item in versions],
+        "platform": platform(served),
+        "inputs": [tensor(spec) for spec in signature.inputs],
+        "outputs": [tensor(spec) for spec in signature.outputs],
+    }
+
+
+def platform(served: Served) -> str:
+    """What executes the model, as the protocol names platforms: ``onnxruntime_onnx``."""
+    plan = served.pipeline.plan if served.pipeline else None
+    return f"{plan.engine.name}_{plan.format}" if plan else ""
+
+
+def config(served: Served) -> dict[str, Any]:
+    """``GET /v2/models/M/config``: in the words of the extension "model configuration"."""
+    signature = served.signature
+    plan = served.pipeline.plan if served.pipeline else None
+    return {
+        "name": served.name,
+        "platform": platform(served),
+        "backend": plan.engine.name if plan else "",
+        "version_policy": {"specific": {"versions": [int(served.version)]}},
+        "max_batch_size": 0,
+        "input": [_config_tensor(spec) for spec in signature.inputs],
+        "output": [_config_tensor(spec) for spec in signature.outputs],
+        "instance_group": [{"name": served.name, "kind": _kind(served), "count": 1}],
+    }
+
+
+def _kind(served: Served) -> str:
+    plan = served.pipeline.plan if served.pipeline else None
+    return "KIND_GPU" if plan and plan.device.kind == "cuda" else "KIND_CPU"
+
+
+def _config_tensor(spec: TensorSpec) -> dict[str, Any]:
+    datatype = protocol_name(spec)
+    own = {"name": spec.name, "data_type": f"TYPE_{'STRING' if datatype == 'BYTES' else datatype}"}
+    return {**own, "dims": tensor(spec)["shape"], "optional": spec.optional}

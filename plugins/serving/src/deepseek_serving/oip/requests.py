@@ -1,0 +1,264 @@
+"""Inference requests over HTTP: the JSON part, and the tensors that follow it in binary form.
+
+Source: Open Inference Protocol v2, "Inference", with the extensions binary tensor data, classification, sequence,
+schedule policy and shared memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from deepseek.plugin import ANY, NO_OPTIONS, InputError, Options, Signature
+from deepseek_serving.oip import datatypes
+from deepseek_serving.oip.datatypes import Tensor
+
+Parameter = str | bool | int | float
+Parameters = dict[str, Parameter]
+#: A shared-memory region's name, offset and size to its bytes.
+Region = Callable[[str, int, int], memoryview]
+
+
+class JsonInput(msgspec.Struct):
+    """A tensor that comes in."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: Parameters | None = None
+    data: Any = msgspec.UNSET
+
+
+class JsonOutput(msgspec.Struct):
+    """A tensor that is asked for."""
+
+    name: str
+    parameters: Parameters | None = None
+
+
+class JsonRequest(msgspec.Struct):
+    """The JSON part of an inference request."""
+
+    inputs: list[JsonInput]
+    id: str = ""
+    parameters: Parameters | None = None
+    outputs: list[JsonOutput] | None = None
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """An output as the client wants it.
+
+    Attributes:
+        name: the output's.
+        binary: in binary form.
+        classes: as the N most likely classes; 0: the tensor itself.
+        region: into a shared-memory region: its name, offset and size.
+    """
+
+    name: str
+    binary: bool = False
+    classes: int = 0
+    region: tuple[str, int, int] | None = None
+
+
+class Question(msgspec.Struct):
+    """An inference request, whatever it came in.
+
+    Attributes:
+        inputs: the tensors.
+        id: the client's name for it, given back.
+        options: deadline, priority, tenant and parameters.
+        wishes: the outputs that are wanted; empty: all, as `binary` says.
+        binary: whether outputs without a wish are wanted in binary form.
+        sequence: the sequence that it belongs to; 0 or "": none.
+    """
+
+    inputs: dict[str, Tensor]
+    id: str = ""
+    options: Options = NO_OPTIONS
+    wishes: tuple[Wish, ...] = ()
+    binary: bool = False
+    sequence: int | str = 0
+
+
+_decode = msgspec.json.Decoder(JsonRequest).decode
+
+
+def parse(body: memoryview, header: int | None, *, keep: bool, tenant: str = "", region: Region | None = None,
+          deadline: float | None = None) -> Question:  # fmt: skip
+    """An inference request from its body.
+
+    Args:
+        body: JSON, then the binary tensors.
+        header: how many bytes are JSON (`Inference-Header-Content-Length`); None: all.
+        keep: whether the body's memory may be used as the tensors'.
+        tenant: who asks.
+        region: gives the bytes of shared-memory regions; None: there are none.
+        deadline: `time.monotonic()` seconds; an earlier one may stand in the request's own `timeout`.
+
+    Raises:
+        InputError: the request is not as the protocol has it.
+    """
+    if header is not None and not 0 < header <= len(body):
+        raise InputError(f"Inference-Header-Content-Length is {header}, the body has {len(body)} bytes")
+    request = decode(body if header is None else body[:header])
+    binary = memoryview(b"") if header is None else body[header:]
+    inputs: dict[str, Tensor] = {}
+    position = 0
+    for tensor in request.inputs:
+        name = tensor.name
+        if name in inputs:
+            raise InputError(f"the input `{name}` is given twice")
+        own = tensor.parameters
+        if own is None:
+            if tensor.data is msgspec.UNSET:
+                raise InputError(f"the input `{name}` has no data")
+            inputs[name] = datatypes.from_list(name, tensor.datatype, tensor.shape, tensor.data)
+            continue
+        size = own.get("binary_data_size")
+        if size is not None:
+            raw = _slice(name, binary, position, size, tensor.data)
+            position += len(raw)
+        elif "shared_memory_region" in own:
+            raw = shared(name, own, region)
+        elif tensor.data is msgspec.UNSET:
+            raise InputError(f"the input `{name}` has no data")
+        else:
+            inputs[name] = datatypes.from_list(name, tensor.datatype, tensor.shape, tensor.data)
+            continue
+        inputs[name] = datatypes.from_bytes(name, tensor.datatype, tensor.shape, raw, keep=keep)
+    if position != len(binary):
+        raise InputError(f"{len(binary) - position} bytes follow the last binary tensor")
+    if request.parameters is None and request.outputs is None:
+        options = Options(deadline, 0, tenant) if tenant or deadline is not None else NO_OPTIONS
+        return Question(inputs, request.id, options)
+    return _with_parameters(request, inputs, tenant, deadline)
+
+
+def decode(raw: memoryview | bytes) -> JsonRequest:
+    """The JSON part. Raises InputError."""
+    try:
+        return _decode(raw)
+    except msgspec.ValidationError as exc:
+        raise InputError(f"the request is not as the protocol has it: {exc}") from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InputError(f"the request is not JSON: {exc}") from exc
+    except RecursionError as exc:
+        raise InputError("the request is nested too deeply") from exc
+
+
+def _with_parameters(
+    request: JsonRequest, inputs: dict[str, Tensor], tenant: str, deadline: float | None
+) -> Question:
+    given = request.parameters or {}
+    binary = given.get("binary_data_output", False)
+    if not isinstance(binary, bool):
+        raise InputError("`binary_data_output` is true or false")
+    wishes = tuple(wish(output.name, output.parameters or {}, binary) for output in request.outputs or ())
+    options, sequence = ask(given, tenant, deadline)
+    return Question(inputs, request.id, options, wishes, binary, sequence)
+
+
+def ask(given: Mapping[str, Any], tenant: str, deadline: float | None) -> tuple[Options, int | str]:
+    """What the parameters of a request say beside its tensors: its options, and its sequence.
+
+    Raises:
+        InputError: a reserved name, or a value of the wrong kind.
+    """
+    others = dict(given)
+    others.pop("binary_data_output", None)
+    priority = _whole("priority", others.pop("priority", 0))
+    timeout = _whole("timeout", others.pop("timeout", 0))
+    sequence = others.get("sequence_id", 0)
+    for name in others:
+        if name.startswith("triton_"):
+            raise InputError(f"the parameter `{name}` is reserved")
+    for name in ("sequence_start", "sequence_end"):
+        if not isinstance(others.get(name, False), bool):
+            raise InputError(f"the parameter `{name}` is true or false")
+    if isinstance(sequence, bool) or not isinstance(sequence, int | str):
+        raise InputError("the parameter `sequence_id` is a number or a text")
+    if timeout:
+        soonest = time.monotonic() + timeout / 1e6
+        deadline = soonest if deadline is None else min(deadline, soonest)
+    return Options(deadline, priority, tenant, others), sequence
+
+
+def _whole(name: str, value: object) -> int:
+    # Triton's clients give unsigned numbers as texts where they are large.
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"the parameter `{name}` is a whole number, 0 or more (got {value!r:.40})")
+    return value
+
+
+def wish(name: str, own: Mapping[str, Any], binary: bool) -> Wish:
+    """An output as its parameters ask for it. Raises InputError."""
+    wanted = own.get("binary_data", binary)
+    if not isinstance(wanted, bool):
+        raise InputError(f"`binary_data` of the output `{name}` is true or false")
+    classes = _whole("classification", own.get("classification", 0))
+    return Wish(name, wanted, classes, _place(name, own) if "shared_memory_region" in own else None)
+
+
+def _place(name: str, own: Mapping[str, Any]) -> tuple[str, int, int]:
+    region = own["shared_memory_region"]
+    if not isinstance(region, str):
+        raise InputError(f"`shared_memory_region` of `{name}` is a text")
+    offset = _whole("shared_memory_offset", own.get("shared_memory_offset", 0))
+    return region, offset, _whole("shared_memory_byte_size", own.get("shared_memory_byte_size", 0))
+
+
+def shared(name: str, own: Mapping[str, Any], region: Region | None) -> memoryview:
+    """The bytes of an input in shared memory. Raises InputError."""
+    if region is None:
+        raise InputError("shared memory is not allowed on this server", hint="send the tensor itself")
+    return region(*_place(name, own))
+
+
+def _slice(name: str, binary: memoryview, position: int, size: object, data: object) -> memoryview:
+    """The next binary tensor."""
+    if data is not msgspec.UNSET:
+        raise InputError(f"the input `{name}` has both data and binary data")
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise InputError(f"`binary_data_size` of the input `{name}` is a number of bytes")
+    if position + size > len(binary):
+        raise InputError(f"the input `{name}` claims {size} bytes, {len(binary) - position} came")
+    return binary[position : position + size]
+
+
+def parse_raw(body: memoryview, signature: Signature, *, keep: bool, tenant: str = "",
+              deadline: float | None = None) -> Question:  # fmt: skip
+    """A request whose body is the one tensor itself (`Inference-Header-Content-Length: 0`); the answer is binary.
+
+    Raises:
+        InputError: the model has several inputs, or more than one dimension is open.
+    """
+    if len(signature.inputs) != 1:
+        raise InputError("a raw body is for models with one input", hint="send the tensors with a JSON part")
+    [spec] = signature.inputs
+    datatype = datatypes.protocol_name(spec)
+    shape = raw_shape(spec.name, datatype, spec.shape, body)
+    inputs = {spec.name: datatypes.from_bytes(spec.name, datatype, shape, body, keep=keep)}
+    return Question(inputs, options=Options(deadline, 0, tenant), binary=True)
+
+
+def raw_shape(name: str, datatype: str, shape: Sequence[int] | None, body: memoryview) -> list[int]:
+    """The shape of a tensor of which only the bytes came. Raises InputError."""
+    if datatype == "BYTES":
+        # One element, the body as it is counted by its own length.
+        return [1] * len(shape or (1,))
+    open_ = [axis for axis, size in enumerate(shape or ()) if size == ANY]
+    if shape is None or len(open_) > 1:
+        raise InputError(f"the input `{name}` has more than one open dimension", hint="send it with a JSON part")
+    sizes = [1 if size == ANY else size for size in shape]
+    row = datatypes.elements(name, sizes) * datatypes.dtype_of(datatype).itemsize
+    if open_:
+        if row == 0 or len(body) % row:
+            raise InputError(f"the input `{name}`: {len(body)} bytes are no whole number of rows of {row} bytes")
+        sizes[open_[0]] = len(body) // row
+    return sizes

@@ -1,0 +1,81 @@
+"""The server as a process: settings, signals, logs, and the one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import deepseek
+from deepseek.plugin import ConfigError, read_settings
+from deepseek_serving.folder import NAME, SERVER, Folder, OneFile, Tree
+from deepseek_serving.server import Server
+from deepseek_serving.settings import ServerSettings
+
+logger = logging.getLogger("deepseek.serving")
+
+
+def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str], log_level: str) -> int:
+    """Serve until a signal ends it; the exit code."""
+    logging.basicConfig(level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    folder, settings, rest = places(source, name=name, config=config, overrides=overrides)
+    run_on_loop(_serve(Server(settings, folder, rest)))
+    return 0
+
+
+def places(
+    source: Path, *, name: str = "", config: Path | None = None, overrides: Sequence[str] = ()
+) -> tuple[Folder, ServerSettings, tuple[str, ...]]:
+    """What to serve, how, and which overrides are the pipelines'. Raises ConfigError and what `explain` raises."""
+    own = [override for override in overrides if override.startswith("server.")]
+    rest = tuple(override for override in overrides if override not in own)
+    if name and not NAME.fullmatch(name):
+        raise ConfigError(f"`{name}` can't be a model's name", hint="letters, digits, `_`, `-` and `.`")
+    if source.is_dir():
+        if name:
+            raise ConfigError("--name is for a single pipeline", hint="models of a folder have the names of its files")
+        file = config or (source / SERVER if (source / SERVER).is_file() else None)
+        settings = _settings(file, own)
+        return Tree(source, settings), settings, rest
+    if config:
+        return OneFile(source, name), _settings(config, own), rest
+    plan = deepseek.explain(source, overrides=overrides)
+    return OneFile(source, name), plan.config[ServerSettings], rest
+
+
+def _settings(file: Path | None, overrides: Sequence[str]) -> ServerSettings:
+    return read_settings({} if file is None else file, "server", ServerSettings, overrides)
+
+
+def run_on_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on the fastest event loop that there is."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+async def _serve(server: Server) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    starting = loop.create_task(server.start())
+    waiting = loop.create_task(ended.wait())
+    try:
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            print(f"serving {server.summary()}", flush=True)  # noqa: T201 -- what a script waits for
+        await waiting
+    finally:
+        waiting.cancel()
+        await server.stop()

@@ -1,0 +1,186 @@
+"""The models of the server: which there are, which take requests, and how they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import deepseek
+from deepseek.plugin import DeepSeekError
+from deepseek_serving.errors import NotReadyError, UnknownError
+from deepseek_serving.folder import Folder
+from deepseek_serving.handover import Handover
+from deepseek_serving.served import Plugins, Served
+from deepseek_serving.statistics import Statistics
+
+logger = logging.getLogger("deepseek.serving")
+
+
+class Repository:
+    """Models by name and version. Lives on the loop; pipelines are built and closed on a thread of its own.
+
+    Args:
+        folder: where pipelines are.
+        handover: the loop's.
+        overrides, plugins: as for `deepseek.build`.
+    """
+
+    def __init__(
+        self, folder: Folder, handover: Handover, overrides: Sequence[str] = (), plugins: Plugins = ()
+    ) -> None:
+        self._folder = folder
+        self._handover = handover
+        self._overrides, self._plugins = overrides, plugins
+        self._models: dict[str, dict[int, Served]] = {}
+        #: name -> why it could not be loaded, of models of which no version is known.
+        self._failed: dict[str, str] = {}
+        self._builder = ThreadPoolExecutor(1, "deepseek-loader")
+        # Closing waits for requests in flight, and must not hold up the next build.
+        self._closer = ThreadPoolExecutor(4, "deepseek-closer")
+        #: What is counted outlives models: who used one that is gone has to pay for it.
+        self._counted: dict[tuple[str, str], Statistics] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def find(self, name: str, version: str = "") -> Served:
+        """A model; the highest version that is ready where none is named. Raises UnknownError, NotReadyError."""
+        versions = self._models.get(name)
+        if not versions:
+            if name in self._failed:
+                raise NotReadyError(f"the model `{name}` could not be loaded: {self._failed[name]}")
+            names = ", ".join(sorted(self._models)) or "none"
+            raise UnknownError(f"there is no model `{name}`", hint=f"models here: {names}")
+        if version:
+            found = versions.get(int(version)) if version.isdecimal() and len(version) < 10 else None
+            if found is None:
+                has = ", ".join(map(str, sorted(versions)))
+                raise UnknownError(f"the model `{name}` has no version `{version[:40]}`", hint=f"its versions: {has}")
+            return found
+        ready = [number for number, served in versions.items() if served.state == "READY"]
+        return versions[max(ready or versions)]
+
+    def versions(self, name: str) -> list[Served]:
+        """All versions of a model, ascending."""
+        return [served for _, served in sorted(self._models.get(name, {}).items())]
+
+    def __iter__(self) -> Iterator[Served]:
+        for name in sorted(self._models):
+            yield from self.versions(name)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model that is known takes requests."""
+        return not self._failed and all(served.state == "READY" for served in self)
+
+    def ever(self) -> Iterator[tuple[str, str, Statistics]]:
+        """What was counted of every model that there is or was: name, version, counts."""
+        for (name, version), counted in sorted(self._counted.items()):
+            yield name, version, counted
+
+    def index(self) -> list[dict[str, Any]]:
+        """The protocol's repository index: what is loaded, and what could be."""
+        rows = [
+            {"name": served.name, "version": served.version, "state": served.state, "reason": served.reason}
+            for served in self
+        ]
+        known = {served.name for served in self}
+        for name in sorted({*self._folder.names(), *self._failed} - known):
+            reason = self._failed.get(name, "unloaded")
+            rows.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason})
+        return rows
+
+    async def load_all(self) -> None:
+        """Load every model of the folder; those that fail are there with the reason."""
+        for name in self._folder.names():
+            try:
+                await self.load(name)
+            except DeepSeekError as error:
+                logger.error("the model `%s` could not be loaded: %s", name, error)
+
+    async def load(self, name: str) -> None:
+        """Load a model, or load it anew: what serves goes on until the new one is ready.
+
+        Raises:
+            UnknownError: the folder has no such model.
+            DeepSeekError: it can't be built; what served before serves still.
+        """
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            found = self._folder.versions(name)
+            if not found:
+                raise UnknownError(f"the repository has no model `{name}`", hint=self._folder.hint())
+            try:
+                for version, path in found.items():
+                    await self._load(name, version, path)
+            except DeepSeekError as error:
+                if not self._models.get(name):
+                    self._failed[name] = error.what
+                raise
+            self._failed.pop(name, None)
+            for version in set(self._models.get(name, {})) - set(found):
+                self._retire(name, version)
+
+    async def unload(self, name: str) -> None:
+        """Let a model go: it takes no more requests, and gives its memory back when those in flight are answered."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            versions = self._models.get(name)
+            if not versions and name not in self._failed:
+                raise UnknownError(f"there is no model `{name}`")
+            self._failed.pop(name, None)
+            closings = [closing for version in list(versions or {}) if (closing := self._retire(name, version))]
+            if closings:
+                await asyncio.wait(closings)
+
+    async def replace(self, served: Served) -> None:
+        """Give a model that answers no more a new pipeline; its requests are told, and the old one is left behind."""
+        # Nobody can end a thread that hangs in native code: it is not waited for.
+        served.retire("it stopped answering and is loaded anew")
+        for call in list(served.calls):
+            call.settle(NotReadyError(f"the model `{served.name}` stopped answering", retry_after=1))
+        logger.error("the model `%s` stopped answering; it is loaded anew", served.name)
+        try:
+            served.adopt(await self._build(served))
+        except DeepSeekError as error:
+            served.reason = error.what
+            logger.error("the model `%s` could not be loaded anew: %s", served.name, error)
+
+    async def close(self) -> None:
+        """Let every model go."""
+        closings = [
+            closing for served in list(self) if (closing := self._retire(served.name, int(served.version)))
+        ]  # fmt: skip
+        if closings:
+            await asyncio.wait(closings, timeout=10)
+        self._builder.shutdown(wait=False, cancel_futures=True)
+        self._closer.shutdown(wait=False, cancel_futures=True)
+
+    async def _load(self, name: str, version: int, path: Path) -> None:
+        served = self._models.get(name, {}).get(version)
+        if served is not None and served.path == path:
+            before = served.adopt(await self._build(served))
+            self._close(before)
+            return
+        counted = self._counted.setdefault((name, str(version)), Statistics())
+        served = Served(name, str(version), path, self._handover, counted, self._overrides, self._plugins)
+        pipeline = await self._build(served)
+        old = self._models.setdefault(name, {}).get(version)
+        self._models[name][version] = served
+        served.adopt(pipeline)
+        if old is not None:
+            self._close(old.retire("it was replaced"))
+
+    async def _build(self, served: Served) -> deepseek.Pipeline:
+        return await asyncio.get_running_loop().run_in_executor(self._builder, served.open)
+
+    def _retire(self, name: str, version: int) -> asyncio.Future[None] | None:
+        served = self._models[name].pop(version)
+        if not self._models[name]:
+            del self._models[name]
+        return self._close(served.retire("it was unloaded"))
+
+    def _close(self, pipeline: deepseek.Pipeline | None) -> asyncio.Future[None] | None:
+        if pipeline is None:
+            return None
+        return asyncio.get_running_loop().run_in_executor(self._closer, pipeline.close)

@@ -1,0 +1,192 @@
+"""One version of a model as it is served: its pipeline, its state, and who asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import monotonic, perf_counter
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import deepseek
+from deepseek.plugin import (
+    ANY,
+    ClosedError,
+    DeepSeekError,
+    InputError,
+    Observer,
+    QueueFullError,
+    Signature,
+    hookimpl,
+)
+from deepseek_serving.calls import Call
+from deepseek_serving.errors import NotReadyError
+from deepseek_serving.handover import Handover, Traffic
+from deepseek_serving.oip.datatypes import NUMPY, PROTOCOL, Tensor
+from deepseek_serving.sequences import Sequences
+from deepseek_serving.settings import ServingSettings
+from deepseek_serving.statistics import Statistics
+
+logger = logging.getLogger("deepseek.serving")
+
+#: What `build` is given: modules of plugins that are not installed, in tests and programs.
+Plugins = Sequence[ModuleType]
+
+
+class Served:
+    """A version of a model, and the pipeline that answers for it now.
+
+    Args:
+        name, version: as clients write them.
+        path: the pipeline's file.
+        handover: the loop's.
+        statistics: what is counted of it.
+        overrides, plugins: as for `deepseek.build`.
+
+    Attributes:
+        state: ``LOADING``, ``READY``, ``UNLOADING`` or ``UNAVAILABLE``, the protocol's words.
+        reason: why it is not ready.
+        calls: requests taken and not yet answered.
+        pipeline: the one that takes requests.
+    """
+
+    def __init__(
+        self, name: str, version: str, path: Path, handover: Handover, statistics: Statistics,
+        overrides: Sequence[str] = (), plugins: Plugins = (),
+    ) -> None:  # fmt: skip
+        self.name, self.version, self.path = name, version, path
+        self.handover = handover
+        self.statistics = statistics
+        self.sequences = Sequences()
+        self.traffic = Traffic()
+        self.calls: set[Call] = set()
+        self.state, self.reason = "LOADING", ""
+        self.pipeline: deepseek.Pipeline | None = None
+        self.signature = Signature()
+        self.settings = ServingSettings()
+        self.labels: Mapping[str, Sequence[str]] = {}
+        self.progress = monotonic()
+        self._overrides, self._plugins = overrides, plugins
+        self._send: Callable[..., None] | None = None
+
+    def submit(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a request. Raises NotReadyError, InputError."""
+        if self.state != "READY":
+            raise NotReadyError(f"the model `{self.name}` is not ready: {self.reason or self.state.lower()}")
+        question = call.question
+        if question.sequence:
+            self.sequences.check(question)
+        deadline = question.options.deadline
+        if deadline is not None:
+            call.watch(loop, deadline)
+        if not self.calls:
+            self.progress = call.queued
+        self.calls.add(call)
+        self.handover.submit(call)
+
+    def send(self, call: Call) -> None:
+        """Give a request to the scheduler. Raises DeepSeekError."""
+        question = call.question
+        try:
+            if self._send is None:
+                raise ClosedError("the model was unloaded")
+            self._send(question.inputs, question.options, call)
+        except QueueFullError as error:
+            wait = len(self.calls) * self.traffic.pace
+            raise NotReadyError(f"the queue is full: {error.what}", retry_after=max(1.0, wait)) from error
+        except ClosedError as error:
+            raise NotReadyError(f"the model `{self.name}` was unloaded") from error
+
+    def settled(self, call: Call) -> None:
+        """A request has its answer."""
+        self.calls.discard(call)
+        self.progress = monotonic()
+
+    def open(self) -> deepseek.Pipeline:
+        """Build and warm up a pipeline; not on the loop. Raises DeepSeekError."""
+        start = perf_counter()
+        # What the meter counts outlives the pipeline.
+        pipeline = deepseek.build(self.path, overrides=self._overrides, plugins=[meter(self.statistics), *self._plugins])
+        try:
+            settings = pipeline.plan.config[ServingSettings]
+            self._warm_up(pipeline, settings)
+        except BaseException:
+            pipeline.close()
+            raise
+        self.statistics.loads += 1
+        self.statistics.load_seconds = perf_counter() - start
+        return pipeline
+
+    def adopt(self, pipeline: deepseek.Pipeline) -> deepseek.Pipeline | None:
+        """Let a pipeline take the requests from now on; the one that did so far. On the loop."""
+        before, self.pipeline = self.pipeline, pipeline
+        self.signature = pipeline.signature
+        self.settings = pipeline.plan.config[ServingSettings]
+        self._send = pipeline.send
+        self.state, self.reason = "READY", ""
+        self.progress = monotonic()
+        return before
+
+    def retire(self, reason: str) -> deepseek.Pipeline | None:
+        """Take no more requests; the pipeline that did so far, for the caller to close. On the loop."""
+        before, self.pipeline, self._send = self.pipeline, None, None
+        self.state, self.reason = "UNAVAILABLE", reason
+        return before
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much resident memory the build added."""
+        return sum(step.resident_bytes for step in self.pipeline.steps) if self.pipeline else 0
+
+    def stalled(self, limit: float) -> bool:
+        """Whether there are requests and for so many seconds no answer."""
+        return bool(self.calls) and self.state == "READY" and monotonic() - self.progress > limit
+
+    def _warm_up(self, pipeline: deepseek.Pipeline, settings: ServingSettings) -> None:
+        if not settings.warmup:
+            return
+        try:
+            inputs = zeros(pipeline.signature, settings.warmup_shapes)
+            for _ in range(settings.warmup):
+                start = monotonic()
+                pipeline.executor.run(inputs, ())
+                self.traffic.pace = monotonic() - start
+        except DeepSeekError as error:
+            if settings.warmup_shapes:
+                raise
+            # Shapes that nobody stated are guessed, and may be what the model can't take.
+            logger.warning("%s: not warmed up, zeros of the shapes guessed do not suit: %s", self.name, error.what)
+
+
+def zeros(signature: Signature, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Inputs that a model takes: zeros and empty texts, 1 where a size is open and not given. Raises InputError."""
+    made: dict[str, Tensor] = {}
+    for spec in signature.inputs:
+        shape = shapes.get(spec.name)
+        if shape is None:
+            if spec.shape is None:
+                raise InputError(f"the shape of `{spec.name}` is not known", hint="state it in `serving.warmup_shapes`")
+            shape = [1 if size == ANY else size for size in spec.shape]
+        if spec.dtype == "str":
+            made[spec.name] = np.full(shape, "", object)
+        elif spec.dtype in PROTOCOL:
+            made[spec.name] = np.zeros(shape, NUMPY[PROTOCOL[spec.dtype]])
+        else:
+            raise InputError(f"`{spec.name}` is of the dtype `{spec.dtype}`, of which no zeros can be made")
+    return made
+
+
+def meter(statistics: Statistics) -> ModuleType:
+    """A plugin of one hook, which lets the statistics see every batch of the pipeline that is built with it."""
+    module = ModuleType("deepseek-serving-meter")
+
+    @hookimpl
+    def observe() -> Observer:
+        return statistics
+
+    module.__dict__["observe"] = observe
+    return module

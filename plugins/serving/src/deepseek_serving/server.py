@@ -1,0 +1,153 @@
+"""The server: everything that one process serves, put together and taken apart in order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+
+from deepseek.plugin import ConfigError, Options
+from deepseek_serving.admin import Admin
+from deepseek_serving.folder import Folder
+from deepseek_serving.gatekeeper import Gatekeeper
+from deepseek_serving.handover import Handover
+from deepseek_serving.http.application import application
+from deepseek_serving.http.front import Front
+from deepseek_serving.http.infer import InferRoad
+from deepseek_serving.metrics import Metrics
+from deepseek_serving.repository import Repository
+from deepseek_serving.served import Plugins
+from deepseek_serving.settings import ServerSettings
+from deepseek_serving.tls import Tls
+
+if TYPE_CHECKING:
+    from deepseek_serving.grpc.aio import AioService
+
+logger = logging.getLogger("deepseek.serving")
+
+#: How often models are looked after, in seconds.
+_TICK = 0.02
+
+
+class Server:
+    """One process's server. Its methods belong to the event loop.
+
+    Args:
+        settings: the section `server`.
+        folder: where the pipelines are.
+        overrides, plugins: as for `deepseek.build`.
+
+    Attributes:
+        repository: the models.
+        http_port, grpc_port: where it listens; 0: it does not.
+        live: it has started, and is not ending.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, folder: Folder, overrides: Sequence[str] = (), plugins: Plugins = ()
+    ) -> None:
+        self.settings = settings
+        self.started = time.time()
+        self.live = False
+        self.loading = True
+        self.http_port = self.grpc_port = 0
+        self._folder, self._overrides, self._plugins = folder, overrides, plugins
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._http: asyncio.Server | None = None
+        self._grpc: AioService | None = None
+
+    async def start(self) -> None:
+        """Listen, then load: health and metrics answer while models load. Raises ConfigError."""
+        loop = asyncio.get_running_loop()
+        self.handover = Handover(loop)
+        self.repository = Repository(self._folder, self.handover, self._overrides, self._plugins)
+        settings, limits = self.settings, self.settings.limits
+        self.tls = Tls(settings.tls) if settings.tls else None
+        self.gatekeeper = Gatekeeper(settings.keys, settings.allow)
+        self.admin, self.metrics = Admin(self), Metrics(self)
+        road = InferRoad(
+            self.repository, self.gatekeeper, limits.body, compress=settings.http.compress, region=self.admin.region
+        )
+        self.front = Front(road, application(self), limits)
+        await self._listen()
+        self.live = True
+        self._tasks.append(loop.create_task(self._look_after()))
+        await self.repository.load_all()
+        self.loading = False
+
+    async def _listen(self) -> None:
+        settings, loop = self.settings, asyncio.get_running_loop()
+        context = self.tls.context if self.tls else None
+        address = f"{settings.host}:{settings.http.port}"
+        try:
+            self._http = await loop.create_server(
+                self.front, settings.host, settings.http.port, backlog=4096, ssl=context
+            )
+        except OSError as exc:
+            hint = "choose another with --port, or 0 for any free one"
+            raise ConfigError(f"can't listen on {address}: {exc.strerror or exc}", hint=hint) from exc
+        self.http_port = self._http.sockets[0].getsockname()[1]
+        if settings.grpc is not None:
+            # Imported here: a server without gRPC starts without the library.
+            from deepseek_serving.grpc.aio import AioService
+
+            self._grpc = AioService(self)
+            self.grpc_port = await self._grpc.start(settings.host, settings.grpc.port)
+
+    def options(self, request: Request) -> Options:
+        """What an inference request asks for over one of the slower roads. Raises UnauthorizedError, TooFastError."""
+        headers = request.scope["headers"]
+        return Options(tenant=self.gatekeeper.admit(headers) if self.gatekeeper.closed else "")
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model takes requests."""
+        return self.live and not self.loading and self.repository.ready
+
+    def summary(self) -> str:
+        """One line that says what is served where."""
+        names = ", ".join(f"{served.name}/{served.version}" for served in self.repository) or "no models"
+        host, scheme = self.settings.host, "https" if self.tls else "http"
+        grpc = f" and grpc://{host}:{self.grpc_port}" if self.grpc_port else ""
+        return f"{names} on {scheme}://{host}:{self.http_port}{grpc}"
+
+    async def stop(self) -> None:
+        """Accept nothing more, finish what is in flight within the deadline, close everything."""
+        self.live = False
+        if self._http is not None:
+            self._http.close()
+            self.front.drain()
+            ending = [self._drained(), *([self._grpc.stop(self.settings.drain)] if self._grpc else [])]
+            await asyncio.gather(*ending)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._http is not None:
+            self.front.close()
+            await self.repository.close()
+
+    async def _drained(self) -> None:
+        end = time.monotonic() + self.settings.drain
+        while self.front.waiting and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        if self.front.waiting:
+            logger.warning("%d requests were not finished after %s", self.front.waiting, self.settings.drain)
+
+    async def _look_after(self) -> None:
+        replacing: set[asyncio.Task[None]] = set()
+        for turn in itertools.count():
+            await asyncio.sleep(_TICK)
+            if turn % 50 == 0:
+                self.gatekeeper.refresh()
+            self.handover.drain()
+            for served in self.repository:
+                served.statistics.fold()
+                if served.stalled(self.settings.stall):
+                    task = asyncio.ensure_future(self.repository.replace(served))
+                    replacing.add(task)
+                    task.add_done_callback(replacing.discard)

@@ -1,0 +1,114 @@
+"""The sections `server` (the process) and `serving` (how one pipeline is served)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from deepseek.plugin import Duration, Settings, Size
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class HttpSettings(Settings):
+    """HTTP/1.1."""
+
+    port: Annotated[Port, Meta(description="Where to listen; 0: any free port, which is printed.")] = 8000
+    compress: Annotated[
+        bool, Meta(description="Answers of 1 KiB and more are compressed for clients that accept it.")
+    ] = True
+
+
+class GrpcSettings(Settings):
+    """gRPC."""
+
+    port: Annotated[Port, Meta(description="Where to listen; 0: any free port, which is printed.")] = 8001
+
+
+class LimitSettings(Settings):
+    """What a client may ask of the server at most."""
+
+    body: Annotated[Size, Meta(description="Bytes of a request, unpacked.")] = Size(64 << 20)
+    head: Annotated[Size, Meta(description="Bytes of a request's line and headers.")] = Size(64 << 10)
+    connections: Annotated[int, Meta(ge=1, description="Open connections; beyond, they are refused.")] = 4096
+    read_timeout: Annotated[
+        Duration, Meta(description="A request must be complete this long after its first byte.")
+    ] = Duration(30.0)
+    idle_timeout: Annotated[Duration, Meta(description="A connection without a request is closed after this.")] = (
+        Duration(75.0)
+    )
+
+
+class TlsSettings(Settings):
+    """Encryption, for both protocols."""
+
+    certificate: Annotated[Path, Meta(description="The server's certificate chain, PEM.")]
+    key: Annotated[Path, Meta(description="Its private key, PEM.")]
+    client_ca: Annotated[
+        Path | None, Meta(description="Clients must show a certificate of this authority (mutual TLS).")
+    ] = None
+
+
+class VersionSettings(Settings):
+    """Which versions of a model are served; one of the three."""
+
+    latest: Annotated[int, Meta(ge=1, description="The N highest.")] = 1
+    all: Annotated[bool, Meta(description="All that are there.")] = False
+    specific: Annotated[list[Annotated[int, Meta(ge=1)]], Meta(description="These.")] = []
+
+    def pick(self, found: list[int]) -> list[int]:
+        """The versions to serve, ascending."""
+        if self.all:
+            return sorted(found)
+        if self.specific:
+            return sorted(set(found) & set(self.specific))
+        return sorted(found)[-self.latest :]
+
+
+class ServerSettings(Settings):
+    """The server process. In the pipeline's file, or for a folder of pipelines in its `server.yaml`."""
+
+    host: Annotated[str, Meta(description="The address to listen on; `0.0.0.0`: every one.")] = "127.0.0.1"
+    http: Annotated[HttpSettings, Meta(description="HTTP.")] = HttpSettings()
+    grpc: Annotated[GrpcSettings | None, Meta(description="gRPC; null: none.")] = GrpcSettings()
+    limits: Annotated[LimitSettings, Meta(description="What a client may ask for.")] = LimitSettings()
+    tls: Annotated[TlsSettings | None, Meta(description="Encryption; omitted: none.")] = None
+    keys: Annotated[
+        Path | None, Meta(description="File of API keys (`deepseek keys`); omitted: whoever can connect may ask.")
+    ] = None
+    allow: Annotated[
+        list[Literal["load", "settings", "shared_memory"]],
+        Meta(description="Administrative calls that the network may make; with keys, those of administrators alone."),
+    ] = []
+    versions: Annotated[VersionSettings, Meta(description="Which versions of every model are served.")] = (
+        VersionSettings()
+    )
+    models: Annotated[
+        dict[str, VersionSettings], Meta(description="The same for single models, by their names.")
+    ] = {}
+    watch: Annotated[
+        Duration, Meta(description="Look for changes in the folder this often, and load them; 0: never.")
+    ] = Duration(0.0)
+    stall: Annotated[
+        Duration,
+        Meta(description="A model that has requests and answers none for so long is not ready, and is loaded anew."),
+    ] = Duration(60.0)
+    drain: Annotated[
+        Duration, Meta(description="When asked to end: how long requests in flight may take to finish.")
+    ] = Duration(30.0)
+    access_log: Annotated[bool, Meta(description="One line of JSON on standard error for each request.")] = False
+
+
+class ServingSettings(Settings):
+    """How this pipeline is served."""
+
+    timeout: Annotated[
+        Duration, Meta(description="Deadline of requests that state none; 0: they wait as long as it takes.")
+    ] = Duration(0.0)
+    warmup: Annotated[int, Meta(ge=0, description="Runs before the model is ready.")] = 3
+    warmup_shapes: Annotated[
+        dict[str, list[Annotated[int, Meta(ge=0)]]],
+        Meta(description="Shapes of the inputs of these runs; omitted: 1 where a size is open."),
+    ] = {}
