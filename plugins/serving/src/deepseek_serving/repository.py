@@ -7,17 +7,24 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import deepseek
 from deepseek.plugin import DeepSeekError
 from deepseek_serving.errors import NotReadyError, UnknownError
-from deepseek_serving.folder import Folder
+from deepseek_serving.folder import Folder, Print, fingerprint
 from deepseek_serving.handover import Handover
 from deepseek_serving.served import Plugins, Served
 from deepseek_serving.statistics import Statistics
 
 logger = logging.getLogger("deepseek.serving")
+
+
+class Changes(NamedTuple):
+    """What a look at the folder found: models that changed or are new, with their prints, and models that are gone."""
+
+    changed: dict[str, Print]
+    gone: list[str]
 
 
 class Repository:
@@ -43,6 +50,8 @@ class Repository:
         self._closer = ThreadPoolExecutor(4, "deepseek-closer")
         #: What is counted outlives models: who used one that is gone has to pay for it.
         self._counted: dict[tuple[str, str], Statistics] = {}
+        #: What the files of each model looked like when it was last loaded, well or not.
+        self._prints: dict[str, Print] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     def find(self, name: str, version: str = "") -> Served:
@@ -111,14 +120,18 @@ class Repository:
             found = self._folder.versions(name)
             if not found:
                 raise UnknownError(f"the repository has no model `{name}`", hint=self._folder.hint())
+            before = self._print(name)
             try:
                 for version, path in found.items():
                     await self._load(name, version, path)
             except DeepSeekError as error:
+                self._prints[name] = before
                 if not self._models.get(name):
                     self._failed[name] = error.what
                 raise
             self._failed.pop(name, None)
+            # Where the models are is known only now.
+            self._prints[name] = self._print(name)
             for version in set(self._models.get(name, {})) - set(found):
                 self._retire(name, version)
 
@@ -132,6 +145,12 @@ class Repository:
             closings = [closing for version in list(versions or {}) if (closing := self._retire(name, version))]
             if closings:
                 await asyncio.wait(closings)
+
+    def changes(self) -> Changes:
+        """Which models' files are not those that were loaded, and which are gone. May be called on any thread."""
+        there = self._folder.names()
+        changed = {name: now for name in there if (now := self._print(name)) != self._prints.get(name)}
+        return Changes(changed, [name for name in list(self._models) if name not in there])
 
     async def replace(self, served: Served) -> None:
         """Give a model that answers no more a new pipeline; its requests are told, and the old one is left behind."""
@@ -155,6 +174,10 @@ class Repository:
             await asyncio.wait(closings, timeout=10)
         self._builder.shutdown(wait=False, cancel_futures=True)
         self._closer.shutdown(wait=False, cancel_futures=True)
+
+    def _print(self, name: str) -> Print:
+        sources = [item.pipeline.plan.source.path for item in self.versions(name) if item.pipeline]
+        return fingerprint(self._folder.versions(name).values(), sources)
 
     async def _load(self, name: str, version: int, path: Path) -> None:
         served = self._models.get(name, {}).get(version)

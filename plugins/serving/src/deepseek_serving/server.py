@@ -24,6 +24,7 @@ from deepseek_serving.repository import Repository
 from deepseek_serving.served import Plugins
 from deepseek_serving.settings import ServerSettings
 from deepseek_serving.tls import Tls
+from deepseek_serving.watcher import Watcher
 
 if TYPE_CHECKING:
     from deepseek_serving.grpc.aio import AioService
@@ -79,6 +80,8 @@ class Server:
         self._tasks.append(loop.create_task(self._look_after()))
         await self.repository.load_all()
         self.loading = False
+        if settings.watch:
+            self._tasks.append(loop.create_task(Watcher(self.repository, settings.watch).run()))
 
     async def _listen(self) -> None:
         settings, loop = self.settings, asyncio.get_running_loop()

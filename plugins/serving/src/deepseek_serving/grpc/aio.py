@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from deepseek_serving.grpc.calls import Calls, response_of, table
 
 if TYPE_CHECKING:
     from deepseek_serving.server import Server
+
+logger = logging.getLogger("deepseek.serving")
 
 
 class AioService:
@@ -79,7 +82,7 @@ class AioService:
             try:
                 answer = handler(request, self._server.gatekeeper.caller(_headers(context)))
                 return response_of(kind, await answer if inspect.isawaitable(answer) else answer)
-            except DeepSeekError as error:
+            except Exception as error:
                 await _abort(context, error)
 
         return call
@@ -88,7 +91,7 @@ class AioService:
         try:
             model, question = self._question(request, context)
             return messages.answer(model, question, await ask(model, question), self._server.admin.region)
-        except DeepSeekError as error:
+        except Exception as error:
             await _abort(context, error)
 
     async def _stream(self, incoming: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
@@ -186,5 +189,7 @@ def _headers(context: Any) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def _abort(context: Any, error: DeepSeekError) -> None:
+async def _abort(context: Any, error: Exception) -> None:
+    if not isinstance(error, DeepSeekError):
+        logger.error("a call over gRPC failed", exc_info=error)
     await context.abort(getattr(grpc.StatusCode, grpc_status(error)), text(error))

@@ -55,7 +55,7 @@ def config(served: Served) -> dict[str, Any]:
         "backend": plan.engine.name if plan else "",
         "version_policy": {"specific": {"versions": [int(served.version)]}},
         "max_batch_size": 0,
-        "input": [_config_tensor(spec) for spec in signature.inputs],
+        "input": [{**_config_tensor(spec), "optional": spec.optional} for spec in signature.inputs],
         "output": [_config_tensor(spec) for spec in signature.outputs],
         "instance_group": [{"name": served.name, "kind": _kind(served), "count": 1}],
     }
@@ -68,5 +68,5 @@ def _kind(served: Served) -> str:
 
 def _config_tensor(spec: TensorSpec) -> dict[str, Any]:
     datatype = protocol_name(spec)
-    own = {"name": spec.name, "data_type": f"TYPE_{'STRING' if datatype == 'BYTES' else datatype}"}
-    return {**own, "dims": tensor(spec)["shape"], "optional": spec.optional}
+    kind = "STRING" if datatype == "BYTES" else datatype
+    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": tensor(spec)["shape"]}

@@ -1,0 +1,53 @@
+"""Looks at the folder of models again and again, and loads what has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from deepseek.plugin import DeepSeekError
+from deepseek_serving.folder import Print
+from deepseek_serving.repository import Repository
+
+logger = logging.getLogger("deepseek.serving")
+
+
+class Watcher:
+    """Keeps a repository as its folder is.
+
+    Args:
+        repository: the models.
+        interval: seconds between two looks.
+    """
+
+    def __init__(self, repository: Repository, interval: float) -> None:
+        self._repository = repository
+        self._interval = interval
+        self._seen: dict[str, Print] = {}
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.look()
+            except OSError as exc:
+                logger.error("the folder of models can't be read: %s", exc)
+
+    async def look(self) -> None:
+        """One look. A model is loaded when two looks in a row found the same: files that are being copied change."""
+        changes = await asyncio.get_running_loop().run_in_executor(None, self._repository.changes)
+        before, self._seen = self._seen, changes.changed
+        for name in changes.gone:
+            logger.info("the model `%s` is gone from the folder", name)
+            await self._repository.unload(name)
+        for name, print_ in changes.changed.items():
+            if before.get(name) == print_:
+                await self._load(name)
+
+    async def _load(self, name: str) -> None:
+        try:
+            await self._repository.load(name)
+            logger.info("the model `%s` has changed, and was loaded", name)
+        except DeepSeekError as error:
+            logger.error("the model `%s` has changed, and can't be loaded: %s", name, error)
