@@ -17,6 +17,7 @@ from deepseek_serving.statistics import SIZES, TIMES
 
 if TYPE_CHECKING:
     from deepseek_serving.server import Server
+    from deepseek_serving.tracing import Tracing
 
 logger = logging.getLogger("deepseek")
 
@@ -31,7 +32,6 @@ class Admin:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._shared = SharedMemory()
-        self._trace = {"trace_level": ["OFF"], "trace_rate": ["1000"], "trace_count": ["-1"], "trace_mode": ["opentelemetry"]}
 
     def allow(self, what: str, caller: Caller) -> None:
         """Raises ForbiddenError unless an administrative call is open to the caller."""
@@ -103,13 +103,33 @@ class Admin:
 
     def trace_settings(self, given: dict[str, list[str]], caller: Caller) -> dict[str, list[str]]:
         """Change what is traced, and tell it, in the words of the protocol's extension "trace"."""
+        tracing = self._server.tracing
         if given:
             self.allow("settings", caller)
-        for name, values in given.items():
-            if name not in self._trace:
-                raise InputError(f"there is no trace setting `{name}`", hint=f"known: {', '.join(self._trace)}")
-            self._trace[name] = [str(value) for value in values]
-        return self._trace
+            if tracing is None:
+                raise UnsupportedError(
+                    "traces have nowhere to go", hint="set `server.tracing` and start the server anew"
+                )
+            _set_tracing(tracing, dict(given))
+        on, rate = (tracing.on, tracing.rate) if tracing else (False, 0)
+        return {
+            "trace_level": ["TIMESTAMPS" if on else "OFF"], "trace_rate": [str(rate)], "trace_count": ["-1"],
+            "trace_mode": ["opentelemetry"],
+        }  # fmt: skip
+
+
+def _set_tracing(tracing: Tracing, given: dict[str, list[str]]) -> None:
+    level, one_of = given.pop("trace_level", None), given.pop("trace_rate", None)
+    if given:
+        raise UnsupportedError(f"`{next(iter(given))}` can't be changed", hint="trace_level and trace_rate can")
+    if one_of is not None:
+        if len(one_of) != 1 or not str(one_of[0]).isdecimal() or not 0 < int(one_of[0]) < 1 << 31:
+            raise InputError("`trace_rate` is a number of requests, of which one is traced")
+        tracing.rate = int(one_of[0])
+    if level is not None:
+        if not set(level) <= {"OFF", "TIMESTAMPS"}:
+            raise InputError("`trace_level` is OFF or TIMESTAMPS")
+        tracing.on = level != ["OFF"]
 
 
 def _level(settings: dict[str, Any]) -> int:

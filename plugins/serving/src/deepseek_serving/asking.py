@@ -18,11 +18,11 @@ from deepseek_serving.served import Served
 async def ask(model: Served, question: Question) -> Mapping[str, Any]:
     """The model's answer; cancelling the task takes the request back. Raises DeepSeekError."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-    call = Call(model, question, lambda _: done.done() or done.set_result(None), monotonic())
+    done = asyncio.Event()
+    call = Call(model, question, lambda _: done.set(), monotonic())
     model.submit(call, loop)
     try:
-        await done
+        await done.wait()
     except asyncio.CancelledError:
         call.cancel()
         raise
@@ -79,5 +79,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from deepseek_serving.oip.requests import Question
 
 if TYPE_CHECKING:
     from deepseek_serving.served import Served
+    from deepseek_serving.tracing import Tracing
 
 
 class Call:
@@ -30,8 +31,21 @@ class Call:
     """
 
     __slots__ = (
-        "_done", "_handover", "_open", "_timer", "arrived", "ended", "error", "model", "outputs", "question", "queued",
-        "started", "traffic",
+        "_done",
+        "_handover",
+        "_open",
+        "_timer",
+        "arrived",
+        "ended",
+        "error",
+        "model",
+        "outputs",
+        "question",
+        "queued",
+        "span",
+        "started",
+        "tracing",
+        "traffic",
     )  # fmt: skip
 
     def __init__(self, model: Served, question: Question, done: Callable[[Any], None], arrived: float) -> None:
@@ -44,6 +58,9 @@ class Call:
         self.queued = self.started = self.ended = monotonic()
         self._handover = model.handover
         self._done = done
+        #: The span of a request that is traced, and who made it.
+        self.span: Any = None
+        self.tracing: Tracing | None = None
         self._open = True
         self._timer: asyncio.TimerHandle | None = None
 
@@ -119,6 +136,14 @@ class Call:
             self.model.statistics.succeeded(self.arrived, self.queued, self.started, self.ended, now)
         else:
             self.model.statistics.failed(cause(error), monotonic() - self.arrived)
+        if self.tracing is not None:
+            self.tracing.end(self)
+
+    def trace(self, tracing: Tracing, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Let the call be traced, if it is one of those that are."""
+        self.span = tracing.begin(headers, self.model.name)
+        if self.span is not None:
+            self.tracing = tracing
 
     def _late(self) -> None:
         self.settle(DeadlineError("the deadline passed before there was an answer"))

@@ -1,11 +1,11 @@
 """Where the models of a server are: one pipeline file, or a folder of pipelines with versions.
 
-    models/
-      server.yaml                  settings of the server, if any
-      classify.yaml                the model `classify`, version 1
-      embed/pipeline.yaml          the model `embed`, version 1
-      rank/1/pipeline.yaml         the model `rank`, versions 1 and 2
-      rank/2/pipeline.yaml
+models/
+  server.yaml                  settings of the server, if any
+  classify.yaml                the model `classify`, version 1
+  embed/pipeline.yaml          the model `embed`, version 1
+  rank/1/pipeline.yaml         the model `rank`, versions 1 and 2
+  rank/2/pipeline.yaml
 """
 
 from __future__ import annotations

@@ -133,9 +133,7 @@ class Gatekeeper:
                 rates[key.tenant] = (key.rate, key.burst or max(1.0, key.rate))
         old = self._buckets
         self._buckets = {
-            tenant: old[tenant]
-            if tenant in old and (old[tenant].rate, old[tenant].burst) == rate
-            else Bucket(*rate)
+            tenant: old[tenant] if tenant in old and (old[tenant].rate, old[tenant].burst) == rate else Bucket(*rate)
             for tenant, rate in rates.items()
         }
 

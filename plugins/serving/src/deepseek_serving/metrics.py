@@ -73,7 +73,9 @@ class Metrics(Collector):
         depth = GaugeMetricFamily("deepseek_inflight", "Requests that wait or run.", labels=_MODEL)
         ready = GaugeMetricFamily("deepseek_ready", "Whether the model takes requests.", labels=_MODEL)
         load = GaugeMetricFamily("deepseek_load_seconds", "How long the last load took.", labels=_MODEL)
-        memory = GaugeMetricFamily("deepseek_model_memory_bytes", "Resident memory that its build added.", labels=_MODEL)
+        memory = GaugeMetricFamily(
+            "deepseek_model_memory_bytes", "Resident memory that its build added.", labels=_MODEL
+        )
         for served in self._server.repository:
             key = (served.name, served.version)
             depth.add_metric(key, len(served.calls))
@@ -98,7 +100,9 @@ class Metrics(Collector):
         labels = ("tenant", *_MODEL, "device")
         requests = CounterMetricFamily("deepseek_usage_requests", "Requests executed, by tenant.", labels=labels)
         rows = CounterMetricFamily("deepseek_usage_rows", "Rows computed, by tenant.", labels=labels)
-        seconds = CounterMetricFamily("deepseek_usage_compute_seconds", "Time in the executor, by tenant.", labels=labels)
+        seconds = CounterMetricFamily(
+            "deepseek_usage_compute_seconds", "Time in the executor, by tenant.", labels=labels
+        )
         for row in self._server.admin.usage():
             key = (row["tenant"], row["model"], row["version"], row["device"])
             requests.add_metric(key, row["requests"])

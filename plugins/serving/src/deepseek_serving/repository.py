@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from deepseek_serving.folder import Folder, Print, fingerprint
 from deepseek_serving.handover import Handover
 from deepseek_serving.served import Plugins, Served
 from deepseek_serving.statistics import Statistics
+from deepseek_serving.threads import off_loop
 
 logger = logging.getLogger("deepseek.serving")
 
@@ -45,9 +45,8 @@ class Repository:
         self._models: dict[str, dict[int, Served]] = {}
         #: name -> why it could not be loaded, of models of which no version is known.
         self._failed: dict[str, str] = {}
-        self._builder = ThreadPoolExecutor(1, "deepseek-loader")
-        # Closing waits for requests in flight, and must not hold up the next build.
-        self._closer = ThreadPoolExecutor(4, "deepseek-closer")
+        # One build at a time: each takes all the cores that there are.
+        self._building = asyncio.Lock()
         #: What is counted outlives models: who used one that is gone has to pay for it.
         self._counted: dict[tuple[str, str], Statistics] = {}
         #: What the files of each model looked like when it was last loaded, well or not.
@@ -154,8 +153,9 @@ class Repository:
 
     async def replace(self, served: Served) -> None:
         """Give a model that answers no more a new pipeline; its requests are told, and the old one is left behind."""
-        # Nobody can end a thread that hangs in native code: it is not waited for.
-        served.retire("it stopped answering and is loaded anew")
+        # Nobody can end a thread that hangs in native code: closing waits with it, on a thread of its own; a
+        # collection of garbage would close it here on the loop.
+        self._close(served.retire("it stopped answering and is loaded anew"))
         for call in list(served.calls):
             call.settle(NotReadyError(f"the model `{served.name}` stopped answering", retry_after=1))
         logger.error("the model `%s` stopped answering; it is loaded anew", served.name)
@@ -172,8 +172,6 @@ class Repository:
         ]  # fmt: skip
         if closings:
             await asyncio.wait(closings, timeout=10)
-        self._builder.shutdown(wait=False, cancel_futures=True)
-        self._closer.shutdown(wait=False, cancel_futures=True)
 
     def _print(self, name: str) -> Print:
         sources = [item.pipeline.plan.source.path for item in self.versions(name) if item.pipeline]
@@ -195,7 +193,8 @@ class Repository:
             self._close(old.retire("it was replaced"))
 
     async def _build(self, served: Served) -> deepseek.Pipeline:
-        return await asyncio.get_running_loop().run_in_executor(self._builder, served.open)
+        async with self._building:
+            return await off_loop(served.open, "deepseek-loader")
 
     def _retire(self, name: str, version: int) -> asyncio.Future[None] | None:
         served = self._models[name].pop(version)
@@ -206,4 +205,4 @@ class Repository:
     def _close(self, pipeline: deepseek.Pipeline | None) -> asyncio.Future[None] | None:
         if pipeline is None:
             return None
-        return asyncio.get_running_loop().run_in_executor(self._closer, pipeline.close)
+        return off_loop(pipeline.close, "deepseek-closer")

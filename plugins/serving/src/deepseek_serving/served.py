@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, perf_counter
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -110,7 +109,9 @@ class Served:
         """Build and warm up a pipeline; not on the loop. Raises DeepSeekError."""
         start = perf_counter()
         # What the meter counts outlives the pipeline.
-        pipeline = deepseek.build(self.path, overrides=self._overrides, plugins=[meter(self.statistics), *self._plugins])
+        pipeline = deepseek.build(
+            self.path, overrides=self._overrides, plugins=[meter(self.statistics), *self._plugins]
+        )
         try:
             settings = pipeline.plan.config[ServingSettings]
             self._warm_up(pipeline, settings)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 
 from deepseek.plugin import ConfigError, Options
+from deepseek_serving.access import AccessLog
 from deepseek_serving.admin import Admin
 from deepseek_serving.folder import Folder
 from deepseek_serving.gatekeeper import Gatekeeper
@@ -24,6 +25,7 @@ from deepseek_serving.repository import Repository
 from deepseek_serving.served import Plugins
 from deepseek_serving.settings import ServerSettings
 from deepseek_serving.tls import Tls
+from deepseek_serving.tracing import Tracing
 from deepseek_serving.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Server:
         self.http_port = self.grpc_port = 0
         self._folder, self._overrides, self._plugins = folder, overrides, plugins
         self._tasks: list[asyncio.Task[Any]] = []
+        self.tracing = Tracing(settings.tracing) if settings.tracing else None
         self._http: asyncio.Server | None = None
         self._grpc: AioService | None = None
 
@@ -72,9 +75,11 @@ class Server:
         self.gatekeeper = Gatekeeper(settings.keys, settings.allow)
         self.admin, self.metrics = Admin(self), Metrics(self)
         road = InferRoad(
-            self.repository, self.gatekeeper, limits.body, compress=settings.http.compress, region=self.admin.region
-        )
-        self.front = Front(road, application(self), limits)
+            self.repository, self.gatekeeper, limits.body, compress=settings.http.compress, region=self.admin.region,
+            tracing=self.tracing,
+        )  # fmt: skip
+        self.access = AccessLog() if settings.access_log else None
+        self.front = Front(road, application(self), limits, self.access)
         await self._listen()
         self.live = True
         self._tasks.append(loop.create_task(self._look_after()))
@@ -133,6 +138,8 @@ class Server:
         if self._http is not None:
             self.front.close()
             await self.repository.close()
+        if self.tracing:
+            self.tracing.close()
 
     async def _drained(self) -> None:
         end = time.monotonic() + self.settings.drain

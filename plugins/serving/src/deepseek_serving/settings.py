@@ -51,6 +51,16 @@ class TlsSettings(Settings):
     ] = None
 
 
+class TracingSettings(Settings):
+    """Traces for OpenTelemetry."""
+
+    endpoint: Annotated[str, Meta(description="Where spans go, OTLP over HTTP.")] = "http://localhost:4318/v1/traces"
+    rate: Annotated[
+        int, Meta(ge=1, description="One of so many requests is traced; those whose caller traces them always are.")
+    ] = 1
+    service: Annotated[str, Meta(description="The service's name in the traces.")] = "deepseek"
+
+
 class VersionSettings(Settings):
     """Which versions of a model are served; one of the three."""
 
@@ -85,9 +95,7 @@ class ServerSettings(Settings):
     versions: Annotated[VersionSettings, Meta(description="Which versions of every model are served.")] = (
         VersionSettings()
     )
-    models: Annotated[
-        dict[str, VersionSettings], Meta(description="The same for single models, by their names.")
-    ] = {}
+    models: Annotated[dict[str, VersionSettings], Meta(description="The same for single models, by their names.")] = {}
     watch: Annotated[
         Duration, Meta(description="Look for changes in the folder this often, and load them; 0: never.")
     ] = Duration(0.0)
@@ -98,6 +106,7 @@ class ServerSettings(Settings):
     drain: Annotated[
         Duration, Meta(description="When asked to end: how long requests in flight may take to finish.")
     ] = Duration(30.0)
+    tracing: Annotated[TracingSettings | None, Meta(description="Traces; omitted: none.")] = None
     access_log: Annotated[bool, Meta(description="One line of JSON on standard error for each request.")] = False
 
 

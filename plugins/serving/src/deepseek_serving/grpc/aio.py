@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ class AioService:
         """Take no more calls, and give those in flight so many seconds."""
         await self._grpc.stop(grace)
 
-    def _handlers(self) -> grpc.GenericRpcHandler:
+    def _handlers(self) -> Any:
         found = {}
         for name, (request, handler, response) in table(Calls(self._server)).items():
             found[name] = grpc.unary_unary_rpc_method_handler(
@@ -101,7 +102,7 @@ class AioService:
 
         async def read() -> None:
             async for request in incoming:
-                stream.ask(request, lambda request=request: self._question(request, context))
+                stream.ask(request, partial(self._question, request, context))
             stream.finish()
 
         reading = asyncio.ensure_future(read())

@@ -55,7 +55,9 @@ def question(request: Any, tenant: str, deadline: float | None, region: Region |
 
 def _plain(parameters: Any) -> dict[str, Any]:
     """Parameters as plain values."""
-    return {name: getattr(value, value.WhichOneof("parameter_choice") or "bool_param") for name, value in parameters.items()}
+    return {
+        name: getattr(value, value.WhichOneof("parameter_choice") or "bool_param") for name, value in parameters.items()
+    }
 
 
 def _typed(tensor: Any) -> Tensor:

@@ -17,7 +17,7 @@ _POOL = descriptor_pool.DescriptorPool()
 for _file in descriptor_pb2.FileDescriptorSet.FromString(
     files(__package__).joinpath("open_inference.binpb").read_bytes()
 ).file:
-    _POOL.Add(_file)  # type: ignore[no-untyped-call]
+    _POOL.Add(_file)
 
 
 def message(name: str) -> Any:

@@ -76,6 +76,8 @@ class Pages:
                 ("POST", prefix + "/generate_stream", self.generate_stream),
                 ("POST", prefix + "/predict", self.predict),
             ]
+            # Inference itself has a road of its own; here it is known for the sake of other verbs.
+            rows.append(("POST", prefix + "/infer", self.model))
         for path in ("/v2/trace/setting", model + "/trace/setting"):
             rows += [("GET", path, self.tracing), ("POST", path, self.tracing)]
         return rows

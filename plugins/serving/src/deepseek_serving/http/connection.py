@@ -40,7 +40,7 @@ class Connection(asyncio.BufferedProtocol):
         self._message = Message()
         self._chunks: list[bytes] = []
         self._length = 0
-        #: Bytes of a head that is not complete.
+        #: Bytes that were read of a request whose head is not complete.
         self._head = 0
         self._reading_body = False
         self._expected: int | None = None
@@ -115,6 +115,8 @@ class Connection(asyncio.BufferedProtocol):
         message, parser = self._message, self._parser
         message.method = parser.get_method().decode("latin-1")
         message.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        if self._head > self._front.limits.head:
+            self._look_at_head(message)
         self._head, self._reading_body, self._expected = 0, True, None
         for name, value in message.headers:
             if name == b"content-length":
@@ -143,6 +145,8 @@ class Connection(asyncio.BufferedProtocol):
         self.active = monotonic()
         if self.began is None:
             self.began = self.active
+        if not self._reading_body:
+            self._head += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -153,10 +157,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._reading_body:
             if self._expected is not None and self._expected - self._length >= _DIRECT and not self._deaf:
                 self._read_directly(self._expected)
-        elif self.began is not None:
-            self._head += len(data)
-            if self._head > self._front.limits.head:
-                self.refuse(431, f"the head of the request is larger than {self._front.limits.head} bytes")
+        elif self._head > self._front.limits.head:
+            self._too_long()
 
     def _read_directly(self, expected: int) -> None:
         """Let the rest of a body be written to where it will stay, its tensors aligned."""
@@ -202,6 +204,8 @@ class Connection(asyncio.BufferedProtocol):
         length = 0
         for part in parts:
             length += len(part)
+        if self._front.access is not None:
+            more = [*more, self._logged(message, status, length)]
         top = head(status, length, kind, more, close=close)
         if message.method == "HEAD":
             self._transport.write(top)
@@ -257,9 +261,26 @@ class Connection(asyncio.BufferedProtocol):
         """Whether TLS is spoken."""
         return self._transport.get_extra_info("ssl_object") is not None
 
+    def _logged(self, message: Message, status: int, length: int) -> tuple[bytes, bytes]:
+        """Write a line of the access log; the header that names the request."""
+        access = self._front.access
+        name = access.identify(message) if access else b""
+        if access:
+            access.write(message, name, self.peer, status, length)
+        return b"x-request-id", name
+
     def _resume(self, message: Message) -> None:
         if not self._closing:
             self._front.serve(self, message)
+
+    def _look_at_head(self, message: Message) -> None:
+        """Refuse a head over the limit; much of what was read may be the body."""
+        size = len(message.target) + sum(len(name) + len(value) + 4 for name, value in message.headers)
+        if size > self._front.limits.head:
+            self._too_long()
+
+    def _too_long(self) -> None:
+        self.refuse(431, f"the head of the request is larger than {self._front.limits.head} bytes")
 
     def _too_large(self) -> None:
         self._chunks = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from deepseek_serving.access import AccessLog
 from deepseek_serving.http.asgi import Exchange
 from deepseek_serving.http.connection import Connection
 from deepseek_serving.http.infer import InferRoad
@@ -31,14 +32,18 @@ class Front:
         road: answers inference requests.
         app: the ASGI application that answers everything else.
         limits: what a client may ask for.
+        access: the access log; None: none.
 
     Attributes:
         scratch: where connections read to; each is done with it before the next is asked.
         draining: no connection is kept open after its answer.
     """
 
-    def __init__(self, road: InferRoad, app: Application, limits: LimitSettings) -> None:
+    def __init__(
+        self, road: InferRoad, app: Application, limits: LimitSettings, access: AccessLog | None = None
+    ) -> None:
         self.limits = limits
+        self.access = access
         self.scratch = memoryview(bytearray(256 << 10))
         self.draining = False
         self._road = road

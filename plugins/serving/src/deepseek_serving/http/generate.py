@@ -30,7 +30,9 @@ def question(served: Served, body: Mapping[str, Any], tenant: str, deadline: flo
     for key in rest:
         if key not in specs:
             raise InputError(f"the model has no input `{key}`", hint=f"its inputs are: {', '.join(specs)}")
-    return Question({key: _tensor(specs[key], value) for key, value in rest.items()}, name, options, (), False, sequence)
+    return Question(
+        {key: _tensor(specs[key], value) for key, value in rest.items()}, name, options, (), False, sequence
+    )
 
 
 def _tensor(spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:

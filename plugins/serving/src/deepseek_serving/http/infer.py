@@ -21,6 +21,7 @@ from deepseek_serving.repository import Repository
 
 if TYPE_CHECKING:
     from deepseek_serving.http.connection import Connection
+    from deepseek_serving.tracing import Tracing
 
 _INFER = re.compile(rb"/v2/models/([^/?]+)(?:/versions/([^/?]+))?/infer(?:\?.*)?")
 _JSON, _BINARY = b"application/json", b"application/octet-stream"
@@ -42,17 +43,19 @@ class InferRoad:
         limit: bytes of a body, unpacked.
         compress: whether answers may be compressed.
         region: gives bytes of shared memory; None: not allowed.
+        tracing: makes spans; None: nothing is traced.
     """
 
     def __init__(
         self, repository: Repository, gatekeeper: Gatekeeper, limit: int, *, compress: bool,
-        region: Region | None,
+        region: Region | None = None, tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
         self._repository = repository
         self._gatekeeper = gatekeeper
         self._limit = limit
         self._compress = compress
         self._region = region
+        self._tracing = tracing
         self._targets: dict[bytes, Target] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -72,6 +75,8 @@ class InferRoad:
         """Take a request; it is answered when the model has."""
         try:
             call = HttpCall(self, connection, message, target)
+            if self._tracing is not None:
+                call.trace(self._tracing, message.headers)
             call.model.submit(call, self._loop)
         except DeepSeekError as error:
             respond_error(connection, error)
@@ -80,7 +85,7 @@ class InferRoad:
 
     def question(self, message: Message, target: Target) -> tuple[Any, requests.Question]:
         """The model that is asked, and what. Raises DeepSeekError."""
-        length = encoding = accepts = None
+        length = encoding = None
         tenant, deadline = "", None
         for name, value in message.headers:
             if name == _LENGTH:
@@ -121,6 +126,8 @@ class InferRoad:
             respond_error(connection, exc)
             return
         more: Headers = []
+        if call.tracing is not None:
+            more.append((b"traceparent", call.tracing.parent(call.span)))
         kind, content = _JSON, [top, *parts]
         if parts:
             kind = _BINARY

@@ -50,7 +50,9 @@ class Message:
         return None
 
 
-def head(status: int, length: int, kind: bytes, more: Iterable[tuple[bytes, bytes]] = (), *, close: bool = False) -> bytes:
+def head(
+    status: int, length: int, kind: bytes, more: Iterable[tuple[bytes, bytes]] = (), *, close: bool = False
+) -> bytes:
     """The head of an answer."""
     lines = [_STATUS[status], b"content-type: ", kind, b"\r\ncontent-length: ", b"%d" % length, b"\r\n"]
     for name, value in more:

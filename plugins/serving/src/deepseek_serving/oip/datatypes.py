@@ -1,7 +1,7 @@
 """The protocol's element types, and tensors as bytes.
 
-Source: Open Inference Protocol v2, "Tensor Data Types", and its extension "binary tensor data": row-major, little-endian,
-BOOL as one byte, BYTES as a uint32 length before each element.
+Source: Open Inference Protocol v2, "Tensor Data Types", and its extension "binary tensor data": row-major,
+little-endian, BOOL as one byte, BYTES as a uint32 length before each element.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ def dtype_of(datatype: str) -> np.dtype[Any]:
             import ml_dtypes
         except ImportError as exc:
             raise InputError("BF16 needs the library ml_dtypes", hint="pip install ml_dtypes, or send FP32") from exc
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name).newbyteorder("<")
+        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return found
+    dtype: np.dtype[Any] = np.dtype(name).newbyteorder("<")
+    return dtype
 
 
 def elements(name: str, shape: Sequence[int]) -> int:
@@ -122,7 +124,7 @@ def to_bytes(array: Tensor, datatype: str) -> memoryview | bytes:
     flat = np.ascontiguousarray(array)
     if flat.dtype.byteorder == ">":
         flat = flat.astype(flat.dtype.newbyteorder("<"))
-    return memoryview(flat.view(np.uint8).reshape(-1)) if flat.size else b""
+    return flat.view(np.uint8).reshape(-1).data if flat.size else b""
 
 
 def as_bytes(text: object) -> bytes:
@@ -163,6 +165,9 @@ def _numbers(name: str, datatype: str, data: list[Any], dtype: np.dtype[Any]) ->
     kind = array.dtype.kind
     if array.size == 0:
         return array.astype(dtype)
+    if kind in "fO" and dtype.kind in "iu":
+        # NumPy takes whole numbers beyond int64 for floats.
+        return _whole_numbers(name, datatype, data, dtype)
     if kind not in ("b" if dtype.kind == "b" else "fiu" if dtype.kind == "f" else "iu"):
         wanted = {"b": "true and false", "f": "numbers"}.get(dtype.kind, "whole numbers")
         raise InputError(f"the input `{name}`: {datatype} is given as {wanted} (got {_sample(data)})")
@@ -175,6 +180,16 @@ def _numbers(name: str, datatype: str, data: list[Any], dtype: np.dtype[Any]) ->
         with np.errstate(over="raise"):
             return array.astype(dtype, copy=False)
     except FloatingPointError as exc:
+        raise InputError(f"the input `{name}`: a value is out of {datatype}'s range") from exc
+
+
+def _whole_numbers(name: str, datatype: str, data: list[Any], dtype: np.dtype[Any]) -> Tensor:
+    items = _flat(name, data)
+    if not all(type(item) is int for item in items):
+        raise InputError(f"the input `{name}`: {datatype} is given as whole numbers (got {_sample(data)})")
+    try:
+        return np.array(items, dtype)
+    except OverflowError as exc:
         raise InputError(f"the input `{name}`: a value is out of {datatype}'s range") from exc
 
 
@@ -199,4 +214,3 @@ def to_list(array: Tensor, datatype: str) -> list[Any]:
     if datatype == "BYTES":
         return [as_bytes(text).decode("utf-8", "replace") for text in flat.tolist()]
     return flat.tolist()
-

@@ -109,27 +109,13 @@ def parse(body: memoryview, header: int | None, *, keep: bool, tenant: str = "",
     inputs: dict[str, Tensor] = {}
     position = 0
     for tensor in request.inputs:
-        name = tensor.name
-        if name in inputs:
-            raise InputError(f"the input `{name}` is given twice")
-        own = tensor.parameters
-        if own is None:
-            if tensor.data is msgspec.UNSET:
-                raise InputError(f"the input `{name}` has no data")
-            inputs[name] = datatypes.from_list(name, tensor.datatype, tensor.shape, tensor.data)
-            continue
-        size = own.get("binary_data_size")
-        if size is not None:
-            raw = _slice(name, binary, position, size, tensor.data)
-            position += len(raw)
-        elif "shared_memory_region" in own:
-            raw = shared(name, own, region)
-        elif tensor.data is msgspec.UNSET:
-            raise InputError(f"the input `{name}` has no data")
+        if tensor.name in inputs:
+            raise InputError(f"the input `{tensor.name}` is given twice")
+        if tensor.parameters is None:
+            inputs[tensor.name] = _from_json(tensor)
         else:
-            inputs[name] = datatypes.from_list(name, tensor.datatype, tensor.shape, tensor.data)
-            continue
-        inputs[name] = datatypes.from_bytes(name, tensor.datatype, tensor.shape, raw, keep=keep)
+            inputs[tensor.name], size = _from_elsewhere(tensor, tensor.parameters, binary[position:], region, keep=keep)
+            position += size
     if position != len(binary):
         raise InputError(f"{len(binary) - position} bytes follow the last binary tensor")
     if request.parameters is None and request.outputs is None:
@@ -150,9 +136,7 @@ def decode(raw: memoryview | bytes) -> JsonRequest:
         raise InputError("the request is nested too deeply") from exc
 
 
-def _with_parameters(
-    request: JsonRequest, inputs: dict[str, Tensor], tenant: str, deadline: float | None
-) -> Question:
+def _with_parameters(request: JsonRequest, inputs: dict[str, Tensor], tenant: str, deadline: float | None) -> Question:
     given = request.parameters or {}
     binary = given.get("binary_data_output", False)
     if not isinstance(binary, bool):
@@ -220,15 +204,30 @@ def shared(name: str, own: Mapping[str, Any], region: Region | None) -> memoryvi
     return region(*_place(name, own))
 
 
-def _slice(name: str, binary: memoryview, position: int, size: object, data: object) -> memoryview:
-    """The next binary tensor."""
-    if data is not msgspec.UNSET:
-        raise InputError(f"the input `{name}` has both data and binary data")
-    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise InputError(f"`binary_data_size` of the input `{name}` is a number of bytes")
-    if position + size > len(binary):
-        raise InputError(f"the input `{name}` claims {size} bytes, {len(binary) - position} came")
-    return binary[position : position + size]
+def _from_json(tensor: JsonInput) -> Tensor:
+    if tensor.data is msgspec.UNSET:
+        raise InputError(f"the input `{tensor.name}` has no data")
+    return datatypes.from_list(tensor.name, tensor.datatype, tensor.shape, tensor.data)
+
+
+def _from_elsewhere(
+    tensor: JsonInput, own: Parameters, binary: memoryview, region: Region | None, *, keep: bool
+) -> tuple[Tensor, int]:
+    """A tensor that may lie behind the JSON part or in shared memory, and how many bytes of `binary` are its own."""
+    name, size = tensor.name, own.get("binary_data_size")
+    if size is not None:
+        if tensor.data is not msgspec.UNSET:
+            raise InputError(f"the input `{name}` has both data and binary data")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise InputError(f"`binary_data_size` of the input `{name}` is a number of bytes")
+        if size > len(binary):
+            raise InputError(f"the input `{name}` claims {size} bytes, {len(binary)} came")
+        raw = binary[:size]
+    elif "shared_memory_region" in own:
+        raw, size = shared(name, own, region), 0
+    else:
+        return _from_json(tensor), 0
+    return datatypes.from_bytes(name, tensor.datatype, tensor.shape, raw, keep=keep), size
 
 
 def parse_raw(body: memoryview, signature: Signature, *, keep: bool, tenant: str = "",

@@ -1,0 +1,248 @@
+"""The bad-input list of the protocol: every line gets a clear error over HTTP, and the server serves on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from serving_pieces import Running, body
+
+GOOD = body([1, 16], [1.0] * 16)
+
+
+@pytest.fixture(autouse=True)
+def _serves_on(shared: Running) -> Iterator[None]:
+    yield
+    answer = shared.http.post("/v2/models/float/infer", content=GOOD)
+    assert answer.status_code == 200, answer.text
+
+
+def post(shared: Running, content: bytes, model: str = "float", **headers: str) -> tuple[int, str]:
+    answer = shared.http.post(f"/v2/models/{model}/infer", content=content, headers=headers)
+    assert answer.headers["content-type"] == "application/json"
+    return answer.status_code, answer.json().get("error", "")
+
+
+def tensor(**changes: Any) -> bytes:
+    """The good request with changes to its only input."""
+    request = json.loads(GOOD)
+    request["inputs"][0].update(changes)
+    return json.dumps(request).encode()
+
+
+def request(**changes: Any) -> bytes:
+    return json.dumps({**json.loads(GOOD), **changes}).encode()
+
+
+X = json.loads(GOOD)["inputs"][0]
+DEEP = b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":' + b"[" * 5000 + b"]" * 5000 + b"}]}"
+
+#: content -> what the error says. All of them are 400.
+WRONG: dict[str, tuple[bytes, str]] = {
+    "empty body": (b"", "not JSON"),
+    "not JSON": (b"{", "not JSON"),
+    "not an object": (b"[]", "Expected `object`"),
+    "not UTF-8": (b'{"inputs":"\xff"}', "not"),
+    "no inputs": (b"{}", "missing required field `inputs`"),
+    "nested 5000 deep": (DEEP, "nested too deeply"),
+    "nested 150 deep": (tensor(data=json.loads("[" * 150 + "1" + "]" * 150)), "no tensor"),
+    "NaN": (GOOD.replace(b"1.0", b"NaN", 1), "not JSON"),
+    "Infinity": (GOOD.replace(b"1.0", b"Infinity", 1), "not JSON"),
+    "a number beyond FP32": (tensor(data=[1e39] * 16), "out of FP32's range"),
+    "unknown datatype": (tensor(datatype="FP31"), "no datatype `FP31`"),
+    "wrong datatype": (tensor(datatype="INT32", data=[1] * 16), "the model takes x: float32"),
+    "fractions for whole numbers": (tensor(datatype="INT32"), "whole numbers"),
+    "texts for numbers": (tensor(data=["1"] * 16), "given as numbers"),
+    "nothing for numbers": (tensor(data=[None] * 16), "given as numbers"),
+    "objects for numbers": (tensor(data=[{}] * 16), "given as numbers"),
+    "ragged lists": (tensor(data=[[1, 2], [3]]), "no tensor"),
+    "data that is no list": (tensor(data=7), "must be a list"),
+    "FP16 as JSON": (tensor(datatype="FP16"), "binary form only"),
+    "wrong rank": (tensor(shape=[16]), "give it that shape"),
+    "wrong shape": (tensor(shape=[2, 8]), "give it that shape"),
+    "too few elements": (tensor(data=[1.0] * 15), "needs 16 elements, 15 came"),
+    "too many elements": (tensor(data=[1.0] * 17), "needs 16 elements, 17 came"),
+    "negative dimension": (tensor(shape=[-1, -16]), "negative dimension"),
+    "a product that overflows": (tensor(shape=[2**40, 2**40]), "too many elements"),
+    "a dimension beyond 64 bits": (tensor(shape=[2**70, 1]), "too many elements"),
+    "missing input": (request(inputs=[]), "the input `x` is missing"),
+    "extra input": (request(inputs=[X, {**X, "name": "z"}]), "no input `z`"),
+    "duplicate input": (request(inputs=[X, X]), "given twice"),
+    "no data": (request(inputs=[{"name": "x", "shape": [1, 16], "datatype": "FP32"}]), "has no data"),
+    "unknown output": (request(outputs=[{"name": "z"}]), "no output `z`"),
+    "reserved parameter": (request(parameters={"triton_x": 1}), "reserved"),
+    "parameter that is a list": (request(parameters={"a": [1]}), "not as the protocol has it"),
+    "negative priority": (request(parameters={"priority": -1}), "`priority`"),
+    "timeout that is a word": (request(parameters={"timeout": "soon"}), "`timeout`"),
+    "sequence that has not begun": (request(parameters={"sequence_id": 77}), "no sequence 77"),
+    "classification that is negative": (request(outputs=[{"name": "y", "parameters": {"classification": -1}}]), "classif"),
+    "binary_data that is a number": (request(outputs=[{"name": "y", "parameters": {"binary_data": 1}}]), "binary_data"),
+    "shared memory that is not allowed": (
+        tensor(data=None) and request(inputs=[{k: v for k, v in X.items() if k != "data"}
+                                              | {"parameters": {"shared_memory_region": "a"}}]), "not allowed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_request_is_told_why(shared: Running, what: str) -> None:
+    content, why = WRONG[what]
+    status, error = post(shared, content)
+    assert (status, why in error) == (400, True), error
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "data", "why"),
+    [
+        ("int8", "INT8", [128, 0], "out of INT8's range"),
+        ("uint64", "UINT64", [-1, 0], "out of UINT64's range"),
+        ("int64", "INT64", [2**63, 0], "out of INT64's range"),
+        ("bool", "BOOL", [0, 1], "true and false"),
+        ("text", "BYTES", [1, 2], "given as texts"),
+    ],
+)
+def test_values_out_of_a_datatypes_range(shared: Running, model: str, kind: str, data: list[Any], why: str) -> None:
+    status, error = post(shared, body([1, 2], data, kind), model)
+    assert status == 400
+    assert why in error
+
+
+def binary(size: Any = 64, tail: bytes = bytes(64), datatype: str = "FP32", shape: Any = (1, 16), **more: Any) -> Any:
+    given = {"name": "x", "shape": list(shape), "datatype": datatype, "parameters": {"binary_data_size": size}, **more}
+    top = json.dumps({"inputs": [given]}).encode()
+    return top + tail, {"Inference-Header-Content-Length": str(len(top))}
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (binary(size=63, tail=bytes(63)), "needs 64 bytes, 63 came"),
+        (binary(size=65), "claims 65 bytes, 64 came"),
+        (binary(tail=bytes(65)), "1 bytes follow"),
+        (binary(size=-1), "number of bytes"),
+        (binary(size="64"), "number of bytes"),
+        (binary(size=True), "number of bytes"),
+        (binary(data=[1.0] * 16), "both data and binary data"),
+        (binary(shape=[2**40, 2**40]), "too many elements"),
+        (binary(size=6, tail=b"\x05\0\0\0ab", datatype="BYTES", shape=[1, 1]), "middle of element 0"),
+        (binary(size=3, tail=b"\x05\0\0", datatype="BYTES", shape=[1, 1]), "middle of element 0"),
+        (binary(size=6, tail=b"\x02\0\0\0ab", datatype="BYTES", shape=[1, 2]), "needs 2 elements, 1 came"),
+    ],
+)
+def test_binary_tensors_that_are_not_what_they_claim(shared: Running, made: Any, why: str) -> None:
+    content, headers = made
+    status, error = post(shared, content, **headers)
+    assert status == 400
+    assert why in error
+
+
+@pytest.mark.parametrize("length", ["9999", "-1", "x", "1e3", "5"])
+def test_a_wrong_header_length(shared: Running, length: str) -> None:
+    status, error = post(shared, binary()[0], **{"Inference-Header-Content-Length": length})
+    assert status == 400
+    assert error
+
+
+def test_a_raw_body(shared: Running) -> None:
+    array = np.arange(32, dtype=np.float32)
+    answer = shared.http.post(
+        "/v2/models/float/infer", content=array.tobytes(), headers={"Inference-Header-Content-Length": "0"}
+    )
+    assert answer.status_code == 200
+    length = int(answer.headers["inference-header-content-length"])
+    assert json.loads(answer.content[:length])["outputs"][0]["shape"] == [2, 16]
+    assert answer.content[length:] == array.tobytes()
+    assert post(shared, bytes(65), **{"Inference-Header-Content-Length": "0"})[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "status"),
+    [
+        ("br", GOOD, 400), ("gzip", GOOD, 400), ("gzip", gzip.compress(GOOD)[:-9], 400),
+        ("identity", GOOD, 200), ("gzip", gzip.compress(GOOD), 200),
+        ("gzip", gzip.compress(bytes(100 << 20)), 413),
+    ],
+)  # fmt: skip
+def test_content_encodings(shared: Running, encoding: str, content: bytes, status: int) -> None:
+    assert post(shared, content, **{"Content-Encoding": encoding})[0] == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v2/models/nobody/infer", 404), ("POST", "/v2/models/float/versions/9/infer", 404),
+        ("POST", "/v2/models/float/versions/x/infer", 404), ("POST", "/v2/models/..%2f..%2fetc/infer", 404),
+        ("GET", "/v2/models/float/infer", 405), ("POST", "/v2/models/float", 405), ("POST", "/v2", 405),
+        ("GET", "/v2/models/nobody", 404), ("GET", "/v2/models/nobody/ready", 404), ("GET", "/nowhere", 404),
+        ("GET", "/dashboard/..%2fserver.py", 404), ("GET", "/dashboard/%00", 404),
+        ("POST", "/v2/repository/models/float/load", 403), ("DELETE", "/v2/models/float", 405),
+        ("PUT", "/v2/models/float/infer", 405), ("POST", "/v2/cudasharedmemory/region/a/register", 404),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_or_not_so(shared: Running, method: str, path: str, status: int) -> None:
+    answer = shared.http.request(method, path, content=GOOD if method == "POST" else None)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]
+
+
+def exchange(shared: Running, data: bytes) -> bytes:
+    """Send bytes as they are, and read until the server ends the connection."""
+    host, _, port = shared.address.partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(data)
+        answer = b""
+        while block := connection.recv(65536):
+            answer += block
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"POST /v2 HTTP/1.1\r\ncontent-length: 67108865\r\n\r\n", 413),
+        (b"POST /v2 HTTP/1.1\r\ncontent-length: x\r\n\r\n", 400),
+        (b"POST /v2 HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
+        (b"POST /v2 HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n", 400),
+        (b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 20000 + b"\r\n", 431),
+        (b"GET /v2/health/live HTTP/1.0\r\n\r\n", 200),
+        (b"GET /v2/health/live HTTP/1.1\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n", 200),
+        (b"GET /v2/health/live HTTP/1.1\r\nconnection: close\r\n\r\n", 200),
+    ],
+)
+def test_what_is_no_proper_http(shared: Running, data: bytes, status: int) -> None:
+    assert exchange(shared, data).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_requests_sent_ahead_are_answered_in_order(shared: Running) -> None:
+    host, _, port = shared.address.partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        for number in range(40):
+            content = body([1, 16], [float(number)] * 16)
+            top = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\n" % len(content)
+            if number == 39:
+                top += b"connection: close\r\n"
+            connection.sendall(top + b"\r\n" + content)
+        answer = b""
+        while block := connection.recv(65536):
+            answer += block
+    assert [float(part.partition(b",")[0]) for part in answer.split(b'"data":[')[1:]] == list(range(40))
+
+
+def test_a_chunked_body_and_a_body_in_pieces(shared: Running) -> None:
+    pieces = (GOOD[start : start + 7] for start in range(0, len(GOOD), 7))
+    assert shared.http.post("/v2/models/float/infer", content=pieces).status_code == 200
+    big = body([4096, 16], [1.5] * 65536)
+    assert shared.http.post("/v2/models/float/infer", content=big).status_code == 200
+
+
+def test_a_client_that_waits_for_permission(shared: Running) -> None:
+    top = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
+    answer = exchange(shared, top % len(GOOD) + GOOD)
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")

@@ -1,0 +1,248 @@
+"""Requests and models over time: deadlines, full queues, clients that go, models that hang, servers that end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+from serving_pieces import Running, body, identity, serving, works, write_models
+from tritonclient.utils import InferenceServerException
+
+ROW = [[1.0, 2.0, 3.0, 4.0]]
+
+
+class Blocked:
+    """A puppet that waits in its executor until it is let go."""
+
+    def __init__(self, name: str) -> None:
+        self.entered, self.go = threading.Semaphore(0), threading.Event()
+        self.runs: list[float] = []
+        works[name] = self.work
+
+    def work(self, inputs: Any) -> Any:
+        self.runs.append(float(inputs["x"][0, 0]))
+        self.entered.release()
+        assert self.go.wait(60)
+        return {"y": inputs["x"]}
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Running]:
+    write_models(tmp_path, {"slow": {"fifo": {"max_queue": 2}}, "echo": ""})
+    with serving(tmp_path, stall="20s") as running:
+        yield running
+
+
+def later(running: Running, value: float, **more: Any) -> Any:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(running.infer, "slow", [[value] * 4], **more)
+    pool.shutdown(wait=False)
+    return future
+
+
+def waiting(running: Running, count: int) -> None:
+    """Until so many requests are with the model."""
+    while running.on_loop(lambda: len(running.server.repository.find("slow").calls)) != count:
+        pass
+
+
+def test_a_full_queue_says_when_to_come_again(slow: Running) -> None:
+    blocked = Blocked("slow.puppet")
+    first = later(slow, 1)
+    blocked.entered.acquire()
+    waiters = [later(slow, 2), later(slow, 3)]
+    waiting(slow, 3)
+    refused = slow.infer("slow", ROW)
+    assert (refused.status_code, int(refused.headers["retry-after"]) >= 1) == (503, True)
+    assert "queue is full" in refused.json()["error"]
+    blocked.go.set()
+    assert [item.result().status_code for item in (first, *waiters)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("how", ["timeout", "header", "grpc"])
+def test_what_is_late_is_answered_in_time_and_never_executed(slow: Running, how: str) -> None:
+    blocked = Blocked("slow.puppet")
+    first = later(slow, 1)
+    blocked.entered.acquire()
+    if how == "timeout":
+        late = slow.infer("slow", [[9.0] * 4], parameters={"timeout": 50_000})
+        assert (late.status_code, "deadline" in late.json()["error"]) == (503, True)
+    elif how == "header":
+        late = slow.http.post(
+            "/v2/models/slow/infer", content=body([1, 4], [9.0] * 4), headers={"X-Request-Timeout": "0.05"}
+        )
+        assert (late.status_code, "deadline" in late.json()["error"]) == (503, True)
+    else:
+        tensor = triton_grpc.InferInput("x", [1, 4], "FP32")
+        tensor.set_data_from_numpy(np.full((1, 4), 9, np.float32))
+        with triton_grpc.InferenceServerClient(slow.grpc) as client:
+            with pytest.raises(InferenceServerException) as caught:
+                client.infer("slow", [tensor], client_timeout=0.05)
+            assert "DEADLINE_EXCEEDED" in str(caught.value.status())
+    blocked.go.set()
+    assert first.result().status_code == 200
+    assert slow.infer("slow", ROW).status_code == 200
+    assert 9.0 not in blocked.runs
+
+
+def test_a_client_that_goes_takes_its_request_back(slow: Running) -> None:
+    blocked = Blocked("slow.puppet")
+    first = later(slow, 1)
+    blocked.entered.acquire()
+    host, _, port = slow.address.partition(":")
+    content = body([1, 4], [9.0] * 4)
+    with socket.create_connection((host, int(port))) as gone:
+        gone.sendall(b"POST /v2/models/slow/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(content) + content)
+        waiting(slow, 2)
+    waiting(slow, 1)
+    blocked.go.set()
+    assert first.result().status_code == 200
+    assert slow.infer("slow", ROW).status_code == 200
+    assert 9.0 not in blocked.runs
+    stats = slow.http.get("/v2/models/slow/stats").json()["model_stats"][0]["inference_stats"]
+    assert (stats["success"]["count"], stats["fail"]["count"]) == (2, 1)
+
+
+def test_a_failing_model_fails_its_request_alone(slow: Running) -> None:
+    def fail(inputs: Any) -> Any:
+        raise RuntimeError("a secret of the engine")
+
+    works["slow.puppet"] = fail
+    answer = slow.infer("slow", ROW)
+    assert answer.status_code == 500
+    del works["slow.puppet"]
+    assert slow.infer("slow", ROW).json()["outputs"][0]["data"] == ROW[0]
+
+
+def test_a_model_that_hangs_is_not_ready_and_is_replaced(tmp_path: Path) -> None:
+    write_models(tmp_path, {"slow": "", "echo": ""})
+    with serving(tmp_path, stall="300ms") as running:
+        blocked = Blocked("slow.puppet")
+        hanging = later(running, 1)
+        blocked.entered.acquire()
+        answer = hanging.result()
+        assert (answer.status_code, "stopped answering" in answer.json()["error"]) == (503, True)
+        del works["slow.puppet"]
+        while running.http.get("/v2/models/slow/ready").status_code != 200:
+            pass
+        assert running.infer("slow", ROW).status_code == 200
+        assert running.http.get("/v2/models/slow/stats").json()["model_stats"][0]["inference_stats"]["fail"]["count"] == 1
+        blocked.go.set()
+
+
+def test_health_and_metrics_answer_while_a_model_loads(tmp_path: Path) -> None:
+    write_models(tmp_path, {"echo": ""})
+    with serving(tmp_path, allow=["load"]) as running:
+        assert running.http.get("/v2/health/ready").json() == {"ready": True}
+        (tmp_path / "echo/echo.puppet").write_text("broken")
+        failed = running.http.post("/v2/repository/models/echo/load")
+        assert failed.status_code == 500
+        # What served before serves still.
+        assert running.infer("echo", ROW).status_code == 200
+
+
+def test_an_incomplete_request_is_given_up(tmp_path: Path) -> None:
+    write_models(tmp_path, {"echo": ""})
+    with serving(tmp_path, limits={"read_timeout": "200ms", "idle_timeout": "400ms"}) as running:
+        host, _, port = running.address.partition(":")
+        for start in (b"POST /v2", b"POST /v2 HTTP/1.1\r\ncontent-length: 10\r\n\r\nabc"):
+            with socket.create_connection((host, int(port)), 30) as half:
+                half.sendall(start)
+                assert half.recv(100).startswith(b"HTTP/1.1 408 ")
+        with socket.create_connection((host, int(port)), 30) as idle:
+            assert idle.recv(100) == b""
+
+
+def test_too_many_connections_are_refused(tmp_path: Path) -> None:
+    write_models(tmp_path, {"echo": ""})
+    with serving(tmp_path, limits={"connections": 2}) as running:
+        host, _, port = running.address.partition(":")
+        several = [socket.create_connection((host, int(port)), 30) for _ in range(3)]
+        assert several[2].recv(100).startswith(b"HTTP/1.1 503 ")
+        for connection in several:
+            connection.close()
+
+
+class Process:
+    """`deepseek serve` as a process of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "deepseek", "serve", *arguments, "--port", "0", "--grpc-port", "0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        self.line = self.process.stdout.readline()
+        assert self.line.startswith("serving "), self.process.communicate()[1]
+        self.url = next(word for word in self.line.split() if word.startswith("http"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    identity(tmp_path / "model.onnx")
+    (tmp_path / "pipeline.yaml").write_text("model: model.onnx\n")
+    running = Process(str(tmp_path / "pipeline.yaml"), "--name", "same")
+    content = body([20000, 16], [1.0] * 320000)
+    answers: list[int] = []
+    with httpx.Client(base_url=running.url) as client:
+        assert client.get("/v2/models/same").status_code == 200
+        asking = threading.Thread(
+            target=lambda: answers.append(client.post("/v2/models/same/infer", content=content).status_code)
+        )
+        asking.start()
+        time.sleep(0)
+        asking.join(0.02)
+        os.kill(running.process.pid, number)
+        asking.join(30)
+    _, errors = running.process.communicate(timeout=30)
+    assert running.process.returncode == 0, errors
+    assert answers == [200]
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.yaml"], "no such pipeline file"),
+        (["pipeline.yaml", "--set", "server.http.prot=1"], "did you mean `server.http.port`"),
+        (["pipeline.yaml", "--name", "../x"], "can't be a model's name"),
+        ([".", "--name", "x"], "for a single pipeline"),
+    ],
+)
+def test_mistakes_on_the_command_line(tmp_path: Path, arguments: list[str], words: str) -> None:
+    identity(tmp_path / "model.onnx")
+    (tmp_path / "pipeline.yaml").write_text("model: model.onnx\n")
+    command = [sys.executable, "-m", "deepseek", "serve", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode not in (0, 70)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken(tmp_path: Path, shared: Running) -> None:
+    identity(tmp_path / "model.onnx")
+    (tmp_path / "pipeline.yaml").write_text("model: model.onnx\n")
+    port = shared.address.partition(":")[2]
+    command = [sys.executable, "-m", "deepseek", "serve", "pipeline.yaml", "--port", port]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    assert "can't listen" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_answers_are_written_even_if_json_is_large(shared: Running) -> None:
+    rows = np.arange(16 * 5000, dtype=np.float32).reshape(-1, 16)
+    answer = shared.http.post("/v2/models/float/infer", content=body(rows.shape, rows.ravel().tolist()))
+    assert json.loads(answer.content)["outputs"][0]["data"] == rows.ravel().tolist()

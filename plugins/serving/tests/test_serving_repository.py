@@ -1,0 +1,109 @@
+"""Models come and go: versions, load, unload, reload, and a folder that is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving_pieces import Running, serving, write_models
+
+ROW = [[1.0, 2.0, 3.0, 4.0]]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    write_models(tmp_path, {"a/1": "add 1", "a/2": "add 2", "a/3": "add 3", "b": ""})
+    settings = {"allow": ["load"], "versions": {"latest": 2}, "models": {"b": {"all": True}}}
+    with serving(tmp_path, **settings) as running:  # type: ignore[arg-type]
+        yield running
+
+
+def first(running: Running, model: str) -> float:
+    answer = running.infer(model, ROW)
+    assert answer.status_code == 200, answer.text
+    return float(answer.json()["outputs"][0]["data"][0])
+
+
+def test_the_latest_versions_are_served(running: Running) -> None:
+    assert running.http.get("/v2/models/a").json()["versions"] == ["2", "3"]
+    assert first(running, "a") == 4.0
+    assert first(running, "a/versions/2") == 3.0
+    assert running.infer("a/versions/1", ROW).status_code == 404
+
+
+@pytest.mark.parametrize(("policy", "served"), [({"all": True}, ["1", "2", "3"]), ({"specific": [1, 3, 9]}, ["1", "3"])])
+def test_version_policies(tmp_path: Path, policy: dict[str, object], served: list[str]) -> None:
+    write_models(tmp_path, {"a/1": "", "a/2": "", "a/3": ""})
+    with serving(tmp_path, models={"a": policy}) as running:
+        assert running.http.get("/v2/models/a").json()["versions"] == served
+
+
+def test_a_model_is_unloaded_and_loaded(running: Running) -> None:
+    assert running.http.post("/v2/repository/models/b/unload").status_code == 200
+    assert running.infer("b", ROW).status_code == 404
+    rows = {row["name"]: row["state"] for row in running.http.post("/v2/repository/index").json()}
+    assert rows == {"a": "READY", "b": "UNAVAILABLE"}
+    ready = running.http.post("/v2/repository/index", json={"ready": True}).json()
+    assert {row["name"] for row in ready} == {"a"}
+    assert running.http.post("/v2/repository/models/b/load").status_code == 200
+    assert first(running, "b") == 1.0
+    assert running.http.post("/v2/repository/models/nobody/load").status_code == 404
+    assert running.http.post("/v2/repository/models/nobody/unload").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["..", "..%2f..%2fetc", ".hidden", "server", "a%2f1", "%00"])
+def test_names_do_not_lead_out_of_the_folder(running: Running, name: str) -> None:
+    assert running.http.post(f"/v2/repository/models/{name}/load").status_code == 404
+
+
+def test_a_reload_brings_new_versions_and_takes_old_ones(running: Running, tmp_path: Path) -> None:
+    write_models(tmp_path, {"a/4": "add 4"})
+    assert running.http.post("/v2/repository/models/a/load").status_code == 200
+    assert running.http.get("/v2/models/a").json()["versions"] == ["3", "4"]
+    assert first(running, "a") == 5.0
+
+
+def test_a_reload_that_fails_changes_nothing(running: Running, tmp_path: Path) -> None:
+    (tmp_path / "a/3/a-3.puppet").write_text("broken")
+    answer = running.http.post("/v2/repository/models/a/load")
+    assert answer.status_code == 500
+    assert first(running, "a") == 4.0
+    assert running.server.ready
+
+
+def test_a_model_that_never_loaded_says_why(tmp_path: Path) -> None:
+    write_models(tmp_path, {"a": "broken", "b": ""})
+    with serving(tmp_path) as running:
+        answer = running.infer("a", ROW)
+        assert (answer.status_code, "could not be loaded" in answer.json()["error"]) == (503, True)
+        assert running.http.get("/v2/health/ready").status_code == 400
+        assert running.http.get("/v2/models/a/ready").status_code == 400
+        assert first(running, "b") == 1.0
+
+
+def test_counts_outlive_a_reload(running: Running) -> None:
+    first(running, "b")
+    running.http.post("/v2/repository/models/b/load")
+    first(running, "b")
+    assert running.http.get("/v2/models/b/stats").json()["model_stats"][0]["inference_count"] == 2
+    running.http.post("/v2/repository/models/b/unload")
+    assert [row["requests"] for row in running.http.get("/usage").json()["usage"] if row["model"] == "b"] == [2]
+
+
+def test_a_watched_folder_is_followed(tmp_path: Path) -> None:
+    write_models(tmp_path, {"a": "add 1", "b": ""})
+    with serving(tmp_path, watch="20ms") as running:
+        assert first(running, "a") == 2.0
+        (tmp_path / "a/a.puppet").write_text("add 10")
+        while first(running, "a") != 11.0:
+            pass
+        write_models(tmp_path, {"c": "add 5"})
+        while running.infer("c", ROW).status_code != 200:
+            pass
+        assert first(running, "c") == 6.0
+        (tmp_path / "b/pipeline.yaml").unlink()
+        while running.infer("b", ROW).status_code != 404:
+            pass
+        (tmp_path / "a/a.puppet").write_text("broken")
+        assert first(running, "a") == 11.0
