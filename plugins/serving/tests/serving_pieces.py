@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +58,9 @@ class PuppetExecutor:
     def __init__(self, path: Path, settings: PuppetSettings) -> None:
         self._name = path.name
         spec = TensorSpec("x", settings.dtype, tuple(settings.shape))
-        self.signature = Signature((spec,), (TensorSpec("y", settings.output or settings.dtype, tuple(settings.shape)),))
+        self.signature = Signature(
+            (spec,), (TensorSpec("y", settings.output or settings.dtype, tuple(settings.shape)),)
+        )
         # A mistake in a file is an error of the build.
         if path.read_text() == "broken":
             raise RuntimeError("the puppet is broken")
@@ -161,7 +164,9 @@ class Running:
     def infer(self, model: str, x: Any, **more: Any) -> httpx.Response:
         """Ask a model whose input is ``x`` of FP32, over JSON."""
         array = np.asarray(x, np.float32)
-        body = {"inputs": [{"name": "x", "shape": list(array.shape), "datatype": "FP32", "data": array.ravel().tolist()}]}
+        body = {
+            "inputs": [{"name": "x", "shape": list(array.shape), "datatype": "FP32", "data": array.ravel().tolist()}]
+        }
         return self.http.post(f"/v2/models/{model}/infer", json={**body, **more})
 
 
@@ -201,7 +206,9 @@ def serving(folder: Path, client: Mapping[str, Any] | None = None, **settings: A
     parsed = read_settings({"server": given}, "server", ServerSettings)
     assert isinstance(msgspec.to_builtins(parsed.host), str)
     started: Future[Running] = Future()
-    ended = threading.Thread(target=run_on_loop, args=(_serve(parsed, folder, started, dict(client or {})),), daemon=True)
+    ended = threading.Thread(
+        target=run_on_loop, args=(_serve(parsed, folder, started, dict(client or {})),), daemon=True
+    )
     ended.start()
     running = started.result(60)
     try:
@@ -229,6 +236,20 @@ async def _serve(settings: ServerSettings, folder: Path, started: Future[Running
         await server.stop()
 
 
+@contextmanager
+def triton_client(module: Any, address: str, **more: Any) -> Iterator[Any]:
+    """One of Triton's clients. The HTTP one must end on the thread that made it, not wherever garbage is collected."""
+    client = module.InferenceServerClient(address, **more)
+    try:
+        yield client
+    finally:
+        client.close()
+        del client
+        gc.collect()
+
+
 def body(shape: Sequence[int], data: Any, datatype: str = "FP32", name: str = "x", **more: Any) -> bytes:
     """The JSON of a request with one input."""
-    return json.dumps({"inputs": [{"name": name, "shape": list(shape), "datatype": datatype, "data": data, **more}]}).encode()
+    return json.dumps(
+        {"inputs": [{"name": name, "shape": list(shape), "datatype": datatype, "data": data, **more}]}
+    ).encode()

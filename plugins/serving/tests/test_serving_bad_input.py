@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from serving_pieces import Running, body
 
 GOOD = body([1, 16], [1.0] * 16)

@@ -19,8 +19,9 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-from serving_pieces import Running, body, identity, serving, works, write_models
 from tritonclient.utils import InferenceServerException
+
+from serving_pieces import Running, body, identity, serving, triton_client, works, write_models
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
 
@@ -89,7 +90,7 @@ def test_what_is_late_is_answered_in_time_and_never_executed(slow: Running, how:
     else:
         tensor = triton_grpc.InferInput("x", [1, 4], "FP32")
         tensor.set_data_from_numpy(np.full((1, 4), 9, np.float32))
-        with triton_grpc.InferenceServerClient(slow.grpc) as client:
+        with triton_client(triton_grpc, slow.grpc) as client:
             with pytest.raises(InferenceServerException) as caught:
                 client.infer("slow", [tensor], client_timeout=0.05)
             assert "DEADLINE_EXCEEDED" in str(caught.value.status())
@@ -140,7 +141,9 @@ def test_a_model_that_hangs_is_not_ready_and_is_replaced(tmp_path: Path) -> None
         while running.http.get("/v2/models/slow/ready").status_code != 200:
             pass
         assert running.infer("slow", ROW).status_code == 200
-        assert running.http.get("/v2/models/slow/stats").json()["model_stats"][0]["inference_stats"]["fail"]["count"] == 1
+        assert (
+            running.http.get("/v2/models/slow/stats").json()["model_stats"][0]["inference_stats"]["fail"]["count"] == 1
+        )
         blocked.go.set()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from serving_pieces import Running, serving, write_models
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
@@ -32,7 +33,9 @@ def test_the_latest_versions_are_served(running: Running) -> None:
     assert running.infer("a/versions/1", ROW).status_code == 404
 
 
-@pytest.mark.parametrize(("policy", "served"), [({"all": True}, ["1", "2", "3"]), ({"specific": [1, 3, 9]}, ["1", "3"])])
+@pytest.mark.parametrize(
+    ("policy", "served"), [({"all": True}, ["1", "2", "3"]), ({"specific": [1, 3, 9]}, ["1", "3"])]
+)
 def test_version_policies(tmp_path: Path, policy: dict[str, object], served: list[str]) -> None:
     write_models(tmp_path, {"a/1": "", "a/2": "", "a/3": ""})
     with serving(tmp_path, models={"a": policy}) as running:

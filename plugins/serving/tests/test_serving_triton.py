@@ -12,8 +12,9 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.grpc.aio as triton_grpc_aio
 import tritonclient.http as triton_http
 import tritonclient.http.aio as triton_http_aio
-from serving_pieces import Running
 from tritonclient.utils import InferenceServerException
+
+from serving_pieces import Running, triton_client
 
 X = np.arange(32, dtype=np.float32).reshape(2, 16)
 
@@ -23,7 +24,7 @@ def triton(request: pytest.FixtureRequest, shared: Running) -> Any:
     """The client's module, and a client."""
     module = {"http": triton_http, "grpc": triton_grpc}[request.param]
     address = {"http": shared.address, "grpc": shared.grpc}[request.param]
-    with module.InferenceServerClient(address) as client:
+    with triton_client(module, address) as client:
         yield module, client
 
 
@@ -64,7 +65,7 @@ def test_an_image_of_600_kilobytes_comes_back(triton: Any) -> None:
 
 
 def test_json_tensors_and_classification(shared: Running) -> None:
-    with triton_http.InferenceServerClient(shared.address) as client:
+    with triton_client(triton_http, shared.address) as client:
         wanted = triton_http.InferRequestedOutput("y", binary_data=False)
         answer = client.infer("float", [given(triton_http, X, "FP32", binary_data=False)], outputs=[wanted])
         np.testing.assert_array_equal(answer.as_numpy("y"), X)
@@ -82,7 +83,7 @@ def test_the_best_classes(triton: Any) -> None:
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_bodies_may_be_compressed(shared: Running, algorithm: str) -> None:
     big = np.zeros((64, 16), np.float32)
-    with triton_http.InferenceServerClient(shared.address) as client:
+    with triton_client(triton_http, shared.address) as client:
         answer = client.infer(
             "float", [given(triton_http, big, "FP32")],
             request_compression_algorithm=algorithm, response_compression_algorithm=algorithm,
@@ -109,7 +110,9 @@ def test_what_the_server_tells_of_itself(triton: Any) -> None:
     assert config["input"][0]["data_type"] == "TYPE_FP32"
     rows = client.get_model_repository_index(**as_json)
     rows = rows["models"] if module is triton_grpc else rows
-    assert {"name": "float", "version": "1", "state": "READY"}.items() <= next(r for r in rows if r["name"] == "float").items()
+    assert {"name": "float", "version": "1", "state": "READY"}.items() <= next(
+        r for r in rows if r["name"] == "float"
+    ).items()
     assert client.get_log_settings(**as_json)
     assert client.get_trace_settings(**as_json)
 
@@ -160,7 +163,7 @@ def test_asynchronous_clients(shared: Running) -> None:
 def test_a_stream_of_requests_and_of_chunks(shared: Running) -> None:
     answers: queue.Queue[Any] = queue.Queue()
     row = np.ones((1, 4), np.float32)
-    with triton_grpc.InferenceServerClient(shared.grpc) as client:
+    with triton_client(triton_grpc, shared.grpc) as client:
         client.start_stream(lambda result, error: answers.put((result, error)))
         client.async_stream_infer("many", [given(triton_grpc, row, "FP32")], request_id="a")
         chunks = [answers.get(timeout=30) for _ in range(3)]

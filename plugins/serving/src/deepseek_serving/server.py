@@ -74,12 +74,12 @@ class Server:
         self.tls = Tls(settings.tls) if settings.tls else None
         self.gatekeeper = Gatekeeper(settings.keys, settings.allow)
         self.admin, self.metrics = Admin(self), Metrics(self)
-        road = InferRoad(
+        self._road = InferRoad(
             self.repository, self.gatekeeper, limits.body, compress=settings.http.compress, region=self.admin.region,
             tracing=self.tracing,
         )  # fmt: skip
         self.access = AccessLog() if settings.access_log else None
-        self.front = Front(road, application(self), limits, self.access)
+        self.front = Front(self._road, application(self), limits, self.access)
         await self._listen()
         self.live = True
         self._tasks.append(loop.create_task(self._look_after()))
@@ -106,6 +106,10 @@ class Server:
 
             self._grpc = AioService(self)
             self.grpc_port = await self._grpc.start(settings.host, settings.grpc.port)
+
+    def trace_with(self, tracing: Tracing) -> None:
+        """Trace by another `Tracing`, in tests."""
+        self.tracing = self._road.tracing = tracing
 
     def options(self, request: Request) -> Options:
         """What an inference request asks for over one of the slower roads. Raises UnauthorizedError, TooFastError."""

@@ -55,7 +55,7 @@ class InferRoad:
         self._limit = limit
         self._compress = compress
         self._region = region
-        self._tracing = tracing
+        self.tracing = tracing
         self._targets: dict[bytes, Target] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -75,8 +75,8 @@ class InferRoad:
         """Take a request; it is answered when the model has."""
         try:
             call = HttpCall(self, connection, message, target)
-            if self._tracing is not None:
-                call.trace(self._tracing, message.headers)
+            if self.tracing is not None:
+                call.trace(self.tracing, message.headers)
             call.model.submit(call, self._loop)
         except DeepSeekError as error:
             respond_error(connection, error)

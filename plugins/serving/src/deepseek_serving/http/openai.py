@@ -34,7 +34,8 @@ class EmbeddingRequest(msgspec.Struct):
     """``POST /v1/embeddings``."""
 
     model: str
-    input: str | list[str] | list[int] | list[list[int]]
+    #: A text, texts, the tokens of a text, or those of several.
+    input: str | list[str | int | list[int]]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     user: str | None = None
@@ -107,7 +108,8 @@ class OpenAI:
 def _items(given: str | Sequence[Any]) -> list[Any]:
     """The texts, or lists of tokens, of a request. Raises InputError."""
     items = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else list(given)
-    if not items or len(items) > _MOST or not all(len(item) for item in items):
+    kinds = {type(item) for item in items} | {type(part) for item in items if type(item) is list for part in item}
+    if kinds not in ({str}, {list, int}) or len(items) > _MOST or not all(items):
         raise InputError(f"`input` is a text, or 1 to {_MOST} of them, none of them empty")
     return items
 

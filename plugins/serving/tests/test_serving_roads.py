@@ -1,0 +1,223 @@
+"""The other roads to a model: generate, server-sent events, predict, OpenAI; sequences; metrics; traces; logs."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from onnx import TensorProto, helper, save
+from PIL import Image
+
+from deepseek_serving.settings import TracingSettings
+from deepseek_serving.tracing import Tracing
+from serving_pieces import Running, serving, works, write_models
+
+ROW = [[1.0, 2.0, 3.0, 4.0]]
+
+
+def test_generate_takes_and_gives_plain_values(shared: Running) -> None:
+    answer = shared.http.post("/v2/models/text/generate", json={"x": ["a", "b"], "id": "7"})
+    assert answer.json() == {"model_name": "text", "model_version": "1", "id": "7", "y": ["a", "b"]}
+    assert shared.http.post("/v2/models/text/generate", json={"z": "a"}).status_code == 400
+    assert shared.http.post("/v2/models/text/generate", json=[1]).status_code == 400
+
+
+def events(shared: Running, model: str, **body: Any) -> list[dict[str, Any]]:
+    with shared.http.stream("POST", f"/v2/models/{model}/generate_stream", json=body) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        return [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+
+
+def test_chunks_come_as_server_sent_events(shared: Running) -> None:
+    assert [event["y"] for event in events(shared, "many", x=[1, 1, 1, 1])] == [[k * 1.0] * 4 for k in (1, 2, 3)]
+    assert [event["y"] for event in events(shared, "echo", x=[1, 1, 1, 1])] == [[1.0] * 4]
+    assert shared.http.post("/v2/models/many/generate_stream", json={"x": [1]}).status_code == 400
+
+
+def test_an_error_after_the_first_chunk_is_the_last_event(shared: Running) -> None:
+    runs = []
+
+    def fail_later(inputs: Any) -> Any:
+        return {"y": inputs["x"]}
+
+    works["many.puppet"] = lambda inputs: runs.append(1) or fail_later(inputs)  # type: ignore[func-returns-value]
+    assert len(events(shared, "many", x=[1, 1, 1, 1])) == 3
+    assert len(runs) == 3
+
+
+def test_sequences_begin_with_their_start(shared: Running) -> None:
+    def part(**parameters: Any) -> int:
+        return shared.infer("echo", ROW, parameters={"sequence_id": 5, **parameters}).status_code
+
+    assert part() == 400
+    assert part(sequence_start=True) == 200
+    assert part() == 200
+    assert part(sequence_end=True) == 200
+    assert part() == 400
+    assert shared.infer("echo", ROW, parameters={"sequence_id": 0}).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A classifier of pictures and an embedder of texts, both tiny."""
+    folder = tmp_path_factory.mktemp("coded")
+    pixels = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
+    nodes = [helper.make_node("GlobalAveragePool", ["image"], ["a"]), helper.make_node("Flatten", ["a"], ["logits"])]
+    _save(folder / "color.onnx", nodes, pixels, logits)
+    (folder / "color.yaml").write_text(
+        "model: color.onnx\ninputs: {image: {crop: 8, scale: 255}}\n"
+        "outputs: {classes: {labels: colors.txt, top_k: 1}}\n"
+    )
+    (folder / "colors.txt").write_text("red\ngreen\nblue\n")
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"])
+    vectors = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["batch", "tokens", 4])
+    initial = helper.make_tensor("table", TensorProto.FLOAT, [3, 4], np.arange(12, dtype=np.float32))
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["last_hidden_state"])]
+    _save(folder / "embed.onnx", nodes, ids, vectors, initial)
+    (folder / "embed.yaml").write_text(
+        "model: embed.onnx\ninputs: {text: {tokenizer: tokenizer.json}}\noutputs: {embedding: {normalize: false}}\n"
+    )
+    model = {"type": "WordLevel", "vocab": {"[UNK]": 0, "hello": 1, "world": 2}, "unk_token": "[UNK]"}
+    tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}, "model": model}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with serving(folder) as running:
+        yield running
+
+
+def _save(path: Path, nodes: Any, x: Any, y: Any, *initial: Any) -> None:
+    graph = helper.make_graph(nodes, "g", [x], [y], list(initial))
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def test_a_picture_is_named_and_a_text_embedded(coded: Running) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (9, 9), (10, 200, 20)).save(picture, "PNG")
+    answer = coded.http.post("/v2/models/color/predict", content=picture.getvalue()).json()
+    assert answer["rows"][0]["logits"][0]["label"] == "green"
+    answer = coded.http.post("/v2/models/embed/predict", content=b"hello world").json()
+    assert answer["rows"][0]["embedding"] == [6.0, 7.0, 8.0, 9.0]
+    assert coded.http.post("/v2/models/color/predict", content=b"not a picture").status_code == 400
+    assert coded.http.post("/v2/models/color/predict", content=b"").status_code == 400
+
+
+def test_a_text_is_never_a_path(coded: Running, tmp_path: Path) -> None:
+    file = tmp_path / "secret.txt"
+    file.write_text("hello")
+    answer = coded.http.post("/v2/models/embed/predict", content=str(file).encode()).json()
+    assert answer["rows"][0]["embedding"] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_openais_client(coded: Running) -> None:
+    client = openai.OpenAI(base_url=f"{coded.url}/v1", api_key="none", max_retries=0)
+    assert {model.id for model in client.models.list()} == {"color", "embed"}
+    assert client.models.retrieve("embed").id == "embed"
+    made = client.embeddings.create(model="embed", input=["hello", "hello world"])
+    assert [item.embedding for item in made.data] == [[4, 5, 6, 7], [6, 7, 8, 9]]
+    assert (made.usage.prompt_tokens, made.data[1].index) == (3, 1)
+    plain = client.embeddings.create(model="embed", input="world", encoding_format="float")
+    assert plain.data[0].embedding == [8, 9, 10, 11]
+    tokens = client.embeddings.create(model="embed", input=[[1, 2], [2]])
+    assert [item.embedding for item in tokens.data] == [[6, 7, 8, 9], [8, 9, 10, 11]]
+    with pytest.raises(openai.NotFoundError, match="no model"):
+        client.embeddings.create(model="nobody", input="a")
+    for wrong in ("", [], ["a", 1], [[]]):
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="embed", input=wrong)  # type: ignore[arg-type]
+    with pytest.raises(openai.BadRequestError, match="not a picture"):
+        client.embeddings.create(model="color", input="a")
+
+
+def test_prometheus_reads_the_metrics(shared: Running) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    shared.infer("echo", ROW + ROW)
+    shared.infer("echo", [1.0])
+    page = shared.http.get("/metrics")
+    families = {family.name: family for family in text_string_to_metric_families(page.text)}
+
+    def value(family: str, **labels: str) -> float:
+        found = [s.value for s in families[family].samples if labels.items() <= s.labels.items()]
+        return found[0]
+
+    assert value("deepseek_requests", model="echo", outcome="success") >= 1
+    assert value("deepseek_errors", model="echo", cause="input") >= 1
+    assert value("deepseek_rows", model="echo") >= 2
+    assert value("deepseek_ready", model="echo") == 1
+    for name in ("queue", "execute", "total"):
+        samples = [s for s in families[f"deepseek_{name}_seconds"].samples if s.labels.get("model") == "echo"]
+        buckets = [s.value for s in samples if s.name.endswith("_bucket")]
+        [count] = [s.value for s in samples if s.name.endswith("_count")]
+        assert buckets == sorted(buckets)
+        assert buckets[-1] == count >= 1
+    assert value("deepseek_usage_rows", model="echo", tenant="") >= 2
+    assert "process_resident_memory_bytes" in families
+
+
+def test_traces_follow_the_context_of_the_caller(tmp_path: Path) -> None:
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    write_models(tmp_path, {"echo": ""})
+    exporter = InMemorySpanExporter()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with serving(tmp_path, tracing={"rate": 1000}, allow=["settings"]) as running:
+        running.server.tracing.close()
+        tracing = Tracing(TracingSettings(rate=1000), exporter)
+        running.on_loop(lambda: running.server.trace_with(tracing))
+        headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+        body = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 1, 1, 1]}]}
+        answer = running.http.post("/v2/models/echo/infer", json=body, headers=headers)
+        assert answer.headers["traceparent"].split("-")[1] == trace
+        assert "traceparent" not in running.infer("echo", ROW).headers
+        assert running.http.get("/v2/trace/setting").json()["trace_rate"] == "1000"
+        running.http.post("/v2/trace/setting", json={"trace_level": ["OFF"]})
+        assert "traceparent" not in running.http.post("/v2/models/echo/infer", json=body, headers=headers).headers
+        assert running.http.post("/v2/trace/setting", json={"trace_rate": "0"}).status_code == 400
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert set(spans) == {"infer echo", "queue", "execute"}
+    assert f"{spans['infer echo'].context.trace_id:032x}" == trace
+    assert spans["execute"].parent.span_id == spans["infer echo"].context.span_id
+    assert spans["infer echo"].start_time <= spans["execute"].start_time <= spans["execute"].end_time
+
+
+def test_the_access_log_names_requests_and_holds_no_secrets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_models(tmp_path, {"echo": ""})
+    with serving(tmp_path, access_log=True) as running:
+        access = logging.getLogger("deepseek.access")
+        access.addHandler(caplog.handler)
+        try:
+            answer = running.http.get(
+                "/v2?key=hidden", headers={"X-Request-Id": "mine", "Authorization": "Bearer hidden"}
+            )
+            made = running.infer("echo", ROW).headers["x-request-id"]
+        finally:
+            access.removeHandler(caplog.handler)
+    assert answer.headers["x-request-id"] == "mine"
+    rows = [json.loads(record.getMessage()) for record in caplog.records if record.name == "deepseek.access"]
+    assert [(row["id"], row["path"], row["status"]) for row in rows] == [
+        ("mine", "/v2", 200), (made, "/v2/models/echo/infer", 200),
+    ]  # fmt: skip
+    assert "hidden" not in caplog.text
+
+
+def test_log_settings_are_changed_where_allowed(tmp_path: Path) -> None:
+    write_models(tmp_path, {"echo": ""})
+    with serving(tmp_path, allow=["settings"]) as running:
+        logger = logging.getLogger("deepseek")
+        before = logger.level
+        try:
+            assert running.http.post("/v2/logging", json={"log_info": False}).json()["log_info"] is False
+            assert running.http.get("/v2/logging").json()["log_warning"] is True
+            assert running.http.post("/v2/logging", json={"log_file": "/etc/passwd"}).status_code == 501
+            assert running.http.post("/v2/logging", json={"log_info": 1}).status_code == 400
+            assert running.http.post("/v2/logging", json={"nonsense": 1}).status_code == 400
+        finally:
+            logger.setLevel(before)
