@@ -7,11 +7,14 @@ import logging
 import secrets
 import sys
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from deepseek_serving.http.message import Message
+if TYPE_CHECKING:
+    from deepseek_serving.http.connection import Connection
+    from deepseek_serving.http.message import Head
+
 
 logger = logging.getLogger("deepseek.access")
 
@@ -27,15 +30,14 @@ class AccessLog:
             logger.addHandler(handler)
         logger.setLevel(logging.INFO)
 
-    def identify(self, message: Message) -> bytes:
-        """The request's name: its header ``x-request-id``, or a new one."""
-        given = message.header(b"x-request-id")
-        return given[:128] if given else secrets.token_hex(8).encode()
-
-    def write(self, message: Message, name: bytes, peer: Any, status: int, length: int) -> None:
-        """One line."""
-        path = message.target.partition(b"?")[0].decode("latin-1")
-        self.line(name.decode("latin-1"), peer, message.method, path, status, length, monotonic() - message.arrived)
+    def answered(self, connection: Connection, asked: Head, status: int, length: int) -> tuple[bytes, bytes]:
+        """One line for an answer over HTTP; the header that gives the request its name: its own, or a new one."""
+        given = asked.header(b"x-request-id")
+        name = given[:128] if given else secrets.token_hex(8).encode()
+        path = asked.target.partition(b"?")[0].decode("latin-1")
+        took = monotonic() - connection.arrived
+        self.line(name.decode("latin-1"), connection.peer, asked.method, path, status, length, took)
+        return b"x-request-id", name
 
     def line(self, name: str, peer: Any, method: str, path: str, status: object, length: int, seconds: float) -> None:
         """One line, of either protocol."""

@@ -92,3 +92,7 @@ class Traffic:
     def __init__(self) -> None:
         self.sent = self.back = 0
         self.pace = 1.0
+
+    def ran(self, seconds: float) -> None:
+        """An execution has ended."""
+        self.pace += 0.1 * (seconds - self.pace)

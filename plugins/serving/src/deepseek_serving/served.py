@@ -25,12 +25,19 @@ from deepseek.plugin import (
 from deepseek_serving.calls import Call
 from deepseek_serving.errors import NotReadyError
 from deepseek_serving.handover import Handover, Traffic
+from deepseek_serving.oip import quick
+from deepseek_serving.oip.answers import Frame
 from deepseek_serving.oip.datatypes import NUMPY, PROTOCOL, Tensor
 from deepseek_serving.sequences import Sequences
 from deepseek_serving.settings import ServingSettings
 from deepseek_serving.statistics import Statistics
 
 logger = logging.getLogger("deepseek.serving")
+
+#: Requests after which a quick model is executed on the loop, and seconds that no quick model takes.
+_EARNED, _OUTLIER = 1000, 0.02
+#: Runs beyond the warm-up's own that tell how quick a small model is.
+_MORE = 20
 
 #: What `build` is given: modules of plugins that are not installed, in tests and programs.
 Plugins = Sequence[ModuleType]
@@ -68,9 +75,18 @@ class Served:
         self.signature = Signature()
         self.settings = ServingSettings()
         self.labels: Mapping[str, Sequence[str]] = {}
+        self.frame = Frame(name, version)
+        self.quick_question: quick.Reader = lambda body: None
         self.progress = monotonic()
         self._overrides, self._plugins = overrides, plugins
         self._send: Callable[..., None] | None = None
+        self._run: Callable[..., Mapping[str, Any]] | None = None
+        #: Seconds of an execution when nothing else ran: the last of the warm-up.
+        self._alone = 0.0
+        #: The same, as outliers since make it look.
+        self._doubt = 0.0
+        #: When an execution on the loop began; 0.0: none is under way.
+        self.entered = 0.0
 
     def submit(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
         """Take a request. Raises NotReadyError, InputError."""
@@ -80,12 +96,40 @@ class Served:
         if question.sequence:
             self.sequences.check(question)
         deadline = question.options.deadline
+        if self._run is not None and deadline is None:
+            self._run_here(call, self._run)
+            return
         if deadline is not None:
             call.watch(loop, deadline)
         if not self.calls:
             self.progress = call.queued
         self.calls.add(call)
         self.handover.submit(call)
+
+    def consider(self, limit: float) -> None:
+        """Decide whether the model's requests are executed on the loop, where they are read.
+
+        A hop to another thread and back costs a hundred microseconds when both contend for the interpreter's lock:
+        more than a small model's whole execution. So a model that was quick when it was warmed up, and has answered
+        a thousand requests since, is spared it, under the built-in scheduler, whose `run` waits for nobody.
+
+        Args:
+            limit: seconds that an execution may take; 0: never.
+        """
+        pipeline, traffic = self.pipeline, self.traffic
+        plain = pipeline is not None and pipeline.plan.policy.name == "fifo" and pipeline.executor.concurrency == 0
+        self._doubt *= 0.99
+        earned = plain and traffic.back >= _EARNED and 0 < max(self._alone, self._doubt) <= limit
+        self._run = pipeline.run if earned and pipeline is not None else None
+
+    def _run_here(self, call: Call, run: Callable[..., Mapping[str, Any]]) -> None:
+        self.entered = call.queued
+        seconds = call.run(run)
+        self.entered = 0.0
+        self.traffic.ran(seconds)
+        if seconds > _OUTLIER:
+            # Once it may be the machine's fault; several times in a second, the model is not quick after all.
+            self._doubt = 2 * max(self._doubt, self._alone)
 
     def send(self, call: Call) -> None:
         """Give a request to the scheduler. Raises DeepSeekError."""
@@ -127,14 +171,15 @@ class Served:
         before, self.pipeline = self.pipeline, pipeline
         self.signature = pipeline.signature
         self.settings = pipeline.plan.config[ServingSettings]
-        self._send = pipeline.send
+        self._send, self._run = pipeline.send, None
+        self.quick_question = quick.reader(pipeline.signature)
         self.state, self.reason = "READY", ""
         self.progress = monotonic()
         return before
 
     def retire(self, reason: str) -> deepseek.Pipeline | None:
         """Take no more requests; the pipeline that did so far, for the caller to close. On the loop."""
-        before, self.pipeline, self._send = self.pipeline, None, None
+        before, self.pipeline, self._send, self._run = self.pipeline, None, None, None
         self.state, self.reason = "UNAVAILABLE", reason
         return before
 
@@ -152,15 +197,22 @@ class Served:
             return
         try:
             inputs = zeros(pipeline.signature, settings.warmup_shapes)
-            for _ in range(settings.warmup):
-                start = monotonic()
-                pipeline.executor.run(inputs, ())
-                self.traffic.pace = monotonic() - start
+            took = [_timed(pipeline, inputs) for _ in range(settings.warmup)]
+            if took[-1] < _OUTLIER:
+                # The first runs find no cache warm, and say little of a small model.
+                took += [_timed(pipeline, inputs) for _ in range(_MORE)]
+            self._alone = self.traffic.pace = min(took)
         except DeepSeekError as error:
             if settings.warmup_shapes:
                 raise
             # Shapes that nobody stated are guessed, and may be what the model can't take.
             logger.warning("%s: not warmed up, zeros of the shapes guessed do not suit: %s", self.name, error.what)
+
+
+def _timed(pipeline: deepseek.Pipeline, inputs: Mapping[str, Tensor]) -> float:
+    start = monotonic()
+    pipeline.executor.run(inputs, ())
+    return monotonic() - start
 
 
 def zeros(signature: Signature, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

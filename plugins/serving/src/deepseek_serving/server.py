@@ -161,6 +161,7 @@ class Server:
             self.handover.drain()
             for served in self.repository:
                 served.statistics.fold()
+                served.consider(self.settings.inline)
                 if served.stalled(self.settings.stall):
                     task = asyncio.ensure_future(self.repository.replace(served))
                     replacing.add(task)

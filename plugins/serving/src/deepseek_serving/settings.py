@@ -103,6 +103,13 @@ class ServerSettings(Settings):
         Duration,
         Meta(description="A model that has requests and answers none for so long is not ready, and is loaded anew."),
     ] = Duration(60.0)
+    inline: Annotated[
+        Duration,
+        Meta(
+            description="Models that never took longer are executed on the event loop, without a hop to another"
+            " thread; 0: none."
+        ),
+    ] = Duration(50e-6)
     drain: Annotated[
         Duration, Meta(description="When asked to end: how long requests in flight may take to finish.")
     ] = Duration(30.0)

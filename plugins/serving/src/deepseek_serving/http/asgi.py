@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from deepseek_serving.http.message import Message, head
+from deepseek_serving.http.message import Head, head
 
 if TYPE_CHECKING:
     from deepseek_serving.http.connection import Connection
@@ -20,15 +20,19 @@ class Exchange:
 
     Args:
         connection: where the request came from.
-        message: the request.
+        asked: the request's head.
+        content: its body.
         loop: the connection's.
 
     Source: ASGI specification 3.0, HTTP connection scope 2.3.
     """
 
-    def __init__(self, connection: Connection, message: Message, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, connection: Connection, asked: Head, content: bytes | memoryview, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._connection = connection
-        self._message = message
+        self._head = asked
+        self._content = content
         self._loop = loop
         self._gone = asyncio.Event()
         self._asked = False
@@ -47,7 +51,7 @@ class Exchange:
         try:
             await app(self._scope(), self._receive, self._send)
         except Exception:
-            logger.exception("%s %s failed", self._message.method, self._message.target.decode("latin-1"))
+            logger.exception("%s %s failed", self._head.method, self._head.target.decode("latin-1"))
         if self._started and not self._done:
             # Half an answer can't be told from a whole one by any other sign.
             self._connection.abort()
@@ -56,23 +60,22 @@ class Exchange:
             self._connection.respond(500, b"application/json", [body])
 
     def _scope(self) -> dict[str, Any]:
-        message = self._message
-        path, _, query = message.target.partition(b"?")
+        asked = self._head
+        path, _, query = asked.target.partition(b"?")
         if not path.startswith(b"/"):
             # An absolute URL, as proxies send it.
             path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
         return {
             "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1",
-            "method": message.method, "scheme": "https" if self._connection.encrypted else "http",
+            "method": asked.method, "scheme": "https" if self._connection.encrypted else "http",
             "path": unquote_to_bytes(path).decode("utf-8", "replace"), "raw_path": path, "query_string": query,
-            "root_path": "", "headers": message.headers, "client": self._connection.peer, "server": None,
-            "state": {"message": message},
+            "root_path": "", "headers": asked.headers, "client": self._connection.peer, "server": None, "state": {},
         }  # fmt: skip
 
     async def _receive(self) -> dict[str, Any]:
         if not self._asked:
             self._asked = True
-            return {"type": "http.request", "body": bytes(self._message.body), "more_body": False}
+            return {"type": "http.request", "body": bytes(self._content), "more_body": False}
         await self._gone.wait()
         return {"type": "http.disconnect"}
 
@@ -103,7 +106,7 @@ class Exchange:
         if not more:
             self._done = True
             connection.write(b"0\r\n\r\n")
-            connection.finish(close=not self._message.keep_alive)
+            connection.finish(close=not self._head.keep_alive)
 
 
 #: Headers that are written by the connection itself.

@@ -1,6 +1,7 @@
 """A connection: bytes to requests, one at a time, and what is written back.
 
 Written on `asyncio.BufferedProtocol`, so that a large body is read straight into the memory that its tensors will use.
+A head is parsed once: when the same bytes come again, on this connection or another, what was found is used.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 import numpy as np
 
-from deepseek_serving.http.message import Headers, Message, head
+from deepseek_serving.http.message import Head, Headers, head
 
 if TYPE_CHECKING:
     from deepseek_serving.http.front import Front
@@ -24,6 +25,10 @@ _DIRECT = 16 << 10
 _AHEAD = 16
 #: Tensors begin where a processor likes it.
 _ALIGNMENT = 64
+_END = b"\r\n\r\n"
+
+#: A request's head, its body, and whether the body's memory is the request's own, to be used by its tensors.
+Asked = tuple[Head, "bytes | memoryview", bool]
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -31,29 +36,35 @@ class Connection(asyncio.BufferedProtocol):
 
     Args:
         front: what all connections share.
+
+    Attributes:
+        busy: the head of what is being answered; None: nothing is.
+        abandon: stops the answering, when the client goes.
+        arrived: when the request that is being answered was complete.
+        active: when something last happened.
+        began: since when a request is incomplete; None: none is.
+        writable: unset while the client does not read.
     """
 
     def __init__(self, front: Front) -> None:
         self._front = front
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._parser: Any = httptools.HttpRequestParser(self)
-        self._message = Message()
+        self._parser: Any = None
+        self._target = b""
+        self._headers: Headers = []
+        self._head: Head | None = None
         self._chunks: list[bytes] = []
         self._length = 0
         #: Bytes that were read of a request whose head is not complete.
-        self._head = 0
-        self._reading_body = False
-        self._expected: int | None = None
+        self._unread = 0
         self._direct: memoryview | None = None
         self._filled = 0
-        self._ahead: deque[Message] = deque()
+        self._ahead: deque[Asked] = deque()
         #: Nothing more is read; nothing more is written.
         self._deaf = self._closing = False
-        #: What is being answered, and how to stop it when the client goes.
-        self.busy: Message | None = None
+        self.busy: Head | None = None
         self.abandon: Any = None
-        #: When something last happened, and since when a request is incomplete.
-        self.active = monotonic()
+        self.active = self.arrived = monotonic()
         self.began: float | None = None
         self.writable = asyncio.Event()
         self.writable.set()
@@ -82,49 +93,49 @@ class Connection(asyncio.BufferedProtocol):
         if len(self._ahead) <= _AHEAD:
             self._transport.resume_reading()
         if self.busy is None and self._ahead:
-            self._serve(self._ahead.popleft())
+            self._serve(*self._ahead.popleft())
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         return self._front.scratch if self._direct is None else self._direct[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._direct is None:
-            self._feed(self._front.scratch[:nbytes])
+        if self._deaf:
             return
-        self._filled += nbytes
-        if self._filled == len(self._direct):
-            body, self._direct = self._direct, None
-            # The parser still waits for the body; the next request is for a new one.
-            self._parser = httptools.HttpRequestParser(self)
-            self._complete(body, own=True)
+        self.active = monotonic()
+        if self._direct is not None:
+            self._filled += nbytes
+            if self._filled == len(self._direct):
+                body, self._direct = self._direct, None
+                self._complete(body, own=True)
+        elif self.began is not None or not self._recognize(nbytes):
+            self._parse(self._front.scratch[:nbytes])
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        self._message = Message()
+        self._target, self._headers, self._head = b"", [], None
         self._length = 0
 
     def on_url(self, url: bytes) -> None:
         # In parts, when it comes in several reads.
-        self._message.target += url
+        self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._message.headers.append((name.lower(), value))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        message, parser = self._message, self._parser
-        message.method = parser.get_method().decode("latin-1")
-        message.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
-        if self._head > self._front.limits.head:
-            self._look_at_head(message)
-        self._head, self._reading_body, self._expected = 0, True, None
-        for name, value in message.headers:
-            if name == b"content-length":
-                self._expected = int(value) if value.isdigit() else 0
-                if self._expected > self._front.limits.body:
-                    self._too_large()
-            elif name == b"expect" and value.lower() == b"100-continue" and not self._deaf:
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        parser, limits = self._parser, self._front.limits
+        keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        method = parser.get_method().decode("latin-1")
+        self._head = found = Head(method, self._target, self._headers, keep_alive=keep_alive)
+        found.road = self._front.look(found)
+        self._unread = 0
+        if found.size > limits.head:
+            self._too_long()
+        elif found.length is not None and found.length > limits.body:
+            self._too_large()
+        elif found.waits and not self._deaf:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         self._length += len(body)
@@ -139,14 +150,37 @@ class Connection(asyncio.BufferedProtocol):
 
     # The road of a request.
 
-    def _feed(self, data: memoryview) -> None:
-        if self._deaf:
-            return
-        self.active = monotonic()
-        if self.began is None:
+    def _recognize(self, count: int) -> bool:
+        """Take one whole request, or one whose body is still to come, whose head has come before."""
+        scratch = self._front.scratch
+        end = scratch.find(_END, 0, count) + 4
+        found = self._front.heads.get(bytes(scratch[:end])) if end > 3 else None
+        if found is None:
+            return False
+        length = found.length or 0
+        if count - end > length:
+            # Something follows it: the parser takes them apart.
+            return False
+        self._head = found
+        if count - end == length:
+            self._complete(bytes(scratch[end:count]), own=False)
+        elif length < _DIRECT:
+            # Small bodies in pieces are the parser's, too: it is told what it has missed.
+            return False
+        else:
             self.began = self.active
-        if not self._reading_body:
-            self._head += len(data)
+            self._chunks = [bytes(scratch[end:count])]
+            self._read_directly(length)
+        return True
+
+    def _parse(self, data: bytearray) -> None:
+        fresh = self.began is None
+        if fresh:
+            self.began = self.active
+            if self._parser is None:
+                self._parser = httptools.HttpRequestParser(self)
+        if self._head is None or fresh:
+            self._unread += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -154,16 +188,25 @@ class Connection(asyncio.BufferedProtocol):
             self._deaf = True
         except httptools.HttpParserError as exc:
             self.refuse(400, f"this is not HTTP/1.1: {exc}")
-        if self._reading_body:
-            if self._expected is not None and self._expected - self._length >= _DIRECT and not self._deaf:
-                self._read_directly(self._expected)
-        elif self._head > self._front.limits.head:
+        if self._deaf:
+            return
+        found = self._head
+        if fresh and found is not None:
+            # Only where the parser found the body where it is looked for here: one request, and no oddities in its head.
+            end = data.find(_END) + 4
+            if end > 3 and self._length == len(data) - end and data.startswith(found.method.encode()):
+                self._front.remember(bytes(data[:end]), found)
+        if self.began is not None and found is None and self._unread > self._front.limits.head:
             self._too_long()
+        elif self.began is not None and found is not None and (found.length or 0) - self._length >= _DIRECT:
+            # The parser would wait for the body; the next request is for a new one.
+            self._parser = None
+            self._read_directly(found.length or 0)
 
     def _read_directly(self, expected: int) -> None:
         """Let the rest of a body be written to where it will stay, its tensors aligned."""
         memory = np.empty(expected + _ALIGNMENT, np.uint8)
-        header = self._message.header(b"inference-header-content-length")
+        header = self._head.header(b"inference-header-content-length") if self._head else None
         tensors = int(header) if header is not None and header.isdigit() else 0
         start = -(memory.ctypes.data + tensors) % _ALIGNMENT
         self._direct = memory.data[start : start + expected]
@@ -174,22 +217,21 @@ class Connection(asyncio.BufferedProtocol):
         self._chunks = []
 
     def _complete(self, body: bytes | memoryview, *, own: bool) -> None:
-        message = self._message
-        message.body, message.own = body, own
-        self._reading_body, self.began = False, None
-        self.active = message.arrived = monotonic()
-        if self._deaf:
+        found = self._head
+        self.began = None
+        if self._deaf or found is None:
             return
         if self.busy is None and self.writable.is_set():
-            self._serve(message)
+            self._serve(found, body, own)
         else:
-            self._ahead.append(message)
+            self._ahead.append((found, body, own))
             if len(self._ahead) > _AHEAD:
                 self._transport.pause_reading()
 
-    def _serve(self, message: Message) -> None:
-        self.busy = message
-        self._front.serve(self, message)
+    def _serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
+        self.busy = found
+        self.arrived = self.active
+        self._front.serve(self, found, body, own)
 
     # The road of an answer.
 
@@ -197,17 +239,17 @@ class Connection(asyncio.BufferedProtocol):
         self, status: int, kind: bytes, parts: list[bytes | memoryview], more: Headers | tuple[()] = ()
     ) -> None:
         """Answer the request that is being served."""
-        message = self.busy
-        if message is None or self._closing:
+        asked = self.busy
+        if asked is None or self._closing:
             return
-        close = not message.keep_alive or self._front.draining
+        close = not asked.keep_alive or self._front.draining
         length = 0
         for part in parts:
             length += len(part)
         if self._front.access is not None:
-            more = [*more, self._logged(message, status, length)]
+            more = [*more, self._front.access.answered(self, asked, status, length)]
         top = head(status, length, kind, more, close=close)
-        if message.method == "HEAD":
+        if asked.method == "HEAD":
             self._transport.write(top)
         elif length < _DIRECT:
             self._transport.write(b"".join((top, *parts)))
@@ -226,12 +268,12 @@ class Connection(asyncio.BufferedProtocol):
         if close:
             self._end()
         elif self._ahead and self.writable.is_set():
-            message = self._ahead.popleft()
+            asked = self._ahead.popleft()
             if len(self._ahead) == _AHEAD:
                 self._transport.resume_reading()
             # Not here and now: answers that are at hand would pile up as calls within calls.
-            self.busy = message
-            asyncio.get_running_loop().call_soon(self._resume, message)
+            self.busy = asked[0]
+            asyncio.get_running_loop().call_soon(self._resume, asked)
 
     def refuse(self, status: int, why: str) -> None:
         """Answer what is no request that could be served, and end the connection."""
@@ -261,23 +303,9 @@ class Connection(asyncio.BufferedProtocol):
         """Whether TLS is spoken."""
         return self._transport.get_extra_info("ssl_object") is not None
 
-    def _logged(self, message: Message, status: int, length: int) -> tuple[bytes, bytes]:
-        """Write a line of the access log; the header that names the request."""
-        access = self._front.access
-        name = access.identify(message) if access else b""
-        if access:
-            access.write(message, name, self.peer, status, length)
-        return b"x-request-id", name
-
-    def _resume(self, message: Message) -> None:
+    def _resume(self, asked: Asked) -> None:
         if not self._closing:
-            self._front.serve(self, message)
-
-    def _look_at_head(self, message: Message) -> None:
-        """Refuse a head over the limit; much of what was read may be the body."""
-        size = len(message.target) + sum(len(name) + len(value) + 4 for name, value in message.headers)
-        if size > self._front.limits.head:
-            self._too_long()
+            self._serve(*asked)
 
     def _too_long(self) -> None:
         self.refuse(431, f"the head of the request is larger than {self._front.limits.head} bytes")

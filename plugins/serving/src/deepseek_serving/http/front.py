@@ -14,13 +14,15 @@ from deepseek_serving.access import AccessLog
 from deepseek_serving.http.asgi import Exchange
 from deepseek_serving.http.connection import Connection
 from deepseek_serving.http.infer import InferRoad
-from deepseek_serving.http.message import Message
+from deepseek_serving.http.message import Head
 from deepseek_serving.settings import LimitSettings
 
 logger = logging.getLogger("deepseek.serving")
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 JSON = b"application/json"
+#: Heads that are kept, and bytes of the longest of them.
+_HEADS, _LONGEST = 4096, 2048
 #: How often connections are looked at, in seconds.
 _SWEEP = 1.0
 
@@ -36,6 +38,7 @@ class Front:
 
     Attributes:
         scratch: where connections read to; each is done with it before the next is asked.
+        heads: heads that came before, by their bytes.
         draining: no connection is kept open after its answer.
     """
 
@@ -44,7 +47,8 @@ class Front:
     ) -> None:
         self.limits = limits
         self.access = access
-        self.scratch = memoryview(bytearray(256 << 10))
+        self.scratch = bytearray(256 << 10)
+        self.heads: dict[bytes, Head] = {}
         self.draining = False
         self._road = road
         self._app = app
@@ -66,14 +70,24 @@ class Front:
         """A connection has ended."""
         self._connections.discard(connection)
 
-    def serve(self, connection: Connection, message: Message) -> None:
+    def serve(self, connection: Connection, head: Head, body: bytes | memoryview, own: bool) -> None:
         """Answer a request, now or later."""
-        if message.method == "POST":
-            target = self._road.target(message.target)
-            if target is not None:
-                self._road.ask(connection, message, target)
-                return
-        Exchange(connection, message, self._loop).begin(self._app)
+        if head.road is not None:
+            self._road.ask(connection, head.road, head, body, own)
+        else:
+            Exchange(connection, head, body, self._loop).begin(self._app)
+
+    def look(self, head: Head) -> Any:
+        """What the road of inference knows of a request; None: it is none."""
+        return self._road.look(head) if head.method == "POST" else None
+
+    def remember(self, raw: bytes, head: Head) -> None:
+        """Keep a head that was parsed, which may come again."""
+        if len(raw) > _LONGEST or head.waits or head.length is None:
+            return
+        if len(self.heads) >= _HEADS:
+            self.heads.clear()
+        self.heads[raw] = head
 
     def error_body(self, why: str) -> bytes:
         """An error as the protocol has it."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import msgspec
@@ -14,13 +13,14 @@ from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.calls import Call
 from deepseek_serving.errors import GoneError, http_status, retry_after, text
 from deepseek_serving.gatekeeper import Gatekeeper
-from deepseek_serving.http.message import Headers, Message, packed, unpacked
+from deepseek_serving.http.message import Head, Headers, packed, unpacked
 from deepseek_serving.oip import answers, requests
-from deepseek_serving.oip.requests import Region
+from deepseek_serving.oip.requests import Question, Region
 from deepseek_serving.repository import Repository
 
 if TYPE_CHECKING:
     from deepseek_serving.http.connection import Connection
+    from deepseek_serving.served import Served
     from deepseek_serving.tracing import Tracing
 
 _INFER = re.compile(rb"/v2/models/([^/?]+)(?:/versions/([^/?]+))?/infer(?:\?.*)?")
@@ -28,10 +28,27 @@ _JSON, _BINARY = b"application/json", b"application/octet-stream"
 _LENGTH = b"inference-header-content-length"
 #: Answers that are smaller are not worth compressing, in bytes.
 _PACK = 1024
-_CACHE = 4096
 
-#: A model's name and version as a URL has them.
-Target = tuple[str, str]
+
+class Ask(msgspec.Struct, frozen=True):
+    """What the head of an inference request says.
+
+    Attributes:
+        name, version: the model's, as the URL has them.
+        length: bytes of the JSON part; None: all of the body; 0: none of it.
+        encoding: how the body is packed; None: it is not.
+        timeout: seconds; 0: none.
+        accepts: how the answer may be packed.
+        wrong: why it can't be served.
+    """
+
+    name: str
+    version: str
+    length: int | None = None
+    encoding: bytes | None = None
+    timeout: float = 0.0
+    accepts: bytes = b""
+    wrong: InputError | None = None
 
 
 class InferRoad:
@@ -50,64 +67,68 @@ class InferRoad:
         self, repository: Repository, gatekeeper: Gatekeeper, limit: int, *, compress: bool,
         region: Region | None = None, tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
-        self._repository = repository
+        self._find = repository.find
         self._gatekeeper = gatekeeper
         self._limit = limit
         self._compress = compress
         self._region = region
         self.tracing = tracing
-        self._targets: dict[bytes, Target] = {}
         self._loop = asyncio.get_running_loop()
 
-    def target(self, url: bytes) -> Target | None:
-        """The model that a URL asks; None: it is no inference."""
-        target = self._targets.get(url)
-        if target is None:
-            match = _INFER.fullmatch(url)
-            if match is None:
-                return None
-            target = (unquote(match[1].decode("latin-1")), unquote((match[2] or b"").decode("latin-1")))
-            if len(self._targets) < _CACHE:
-                self._targets[url] = target
-        return target
+    def look(self, head: Head) -> Ask | None:
+        """What a head says; None: it is no inference."""
+        match = _INFER.fullmatch(head.target)
+        if match is None:
+            return None
+        name, version = (unquote((part or b"").decode("latin-1")) for part in match.groups())
+        given = {key: head.header(key) for key in (_LENGTH, b"content-encoding", b"x-request-timeout")}
+        length, encoding, timeout = given.values()
+        packed_as = None if encoding is None or encoding.lower() == b"identity" else encoding
+        accepts = head.header(b"accept-encoding") or b""
+        try:
+            return Ask(
+                name, version, None if length is None else _number(length), packed_as,
+                0.0 if timeout is None else _seconds(timeout), accepts,
+            )  # fmt: skip
+        except InputError as error:
+            return Ask(name, version, wrong=error)
 
-    def ask(self, connection: Connection, message: Message, target: Target) -> None:
+    def ask(self, connection: Connection, ask: Ask, head: Head, body: bytes | memoryview, own: bool) -> None:
         """Take a request; it is answered when the model has."""
         try:
-            call = HttpCall(self, connection, message, target)
+            tenant = self._gatekeeper.admit(head.headers) if self._gatekeeper.closed else ""
+            if ask.wrong is not None:
+                raise ask.wrong
+            model = self._find(ask.name, ask.version)
+            question = self._question(model, ask, connection.arrived, body, own, tenant)
+            call = HttpCall(self, connection, ask, model, question)
             if self.tracing is not None:
-                call.trace(self.tracing, message.headers)
-            call.model.submit(call, self._loop)
+                call.trace(self.tracing, head.headers)
+            model.submit(call, self._loop)
         except DeepSeekError as error:
             respond_error(connection, error)
             return
-        connection.abandon = call.cancel
+        # Unless it is answered already.
+        if connection.busy is head:
+            connection.abandon = call.cancel
 
-    def question(self, message: Message, target: Target) -> tuple[Any, requests.Question]:
-        """The model that is asked, and what. Raises DeepSeekError."""
-        length = encoding = None
-        tenant, deadline = "", None
-        for name, value in message.headers:
-            if name == _LENGTH:
-                length = value
-            elif name == b"content-encoding":
-                encoding = value
-            elif name == b"x-request-timeout":
-                deadline = monotonic() + _seconds(value)
-        if self._gatekeeper.closed:
-            tenant = self._gatekeeper.admit(message.headers)
-        model = self._repository.find(*target)
-        body = message.body
-        if encoding is not None and encoding.lower() != b"identity":
-            body = unpacked(body, encoding, self._limit)
-        if deadline is None and model.settings.timeout:
-            deadline = message.arrived + model.settings.timeout
-        raw = body if type(body) is memoryview else memoryview(body)
-        if length == b"0":
-            return model, requests.parse_raw(raw, model.signature, keep=message.own, tenant=tenant, deadline=deadline)
-        header = None if length is None else _number(length)
-        return model, requests.parse(
-            raw, header, keep=message.own, tenant=tenant, region=self._region, deadline=deadline
+    def _question(
+        self, model: Served, ask: Ask, arrived: float, body: bytes | memoryview, own: bool, tenant: str
+    ) -> Question:
+        """What the model is asked. Raises DeepSeekError."""
+        if ask.encoding is not None:
+            body = unpacked(body, ask.encoding, self._limit)
+        timeout = ask.timeout or model.settings.timeout
+        deadline = arrived + timeout if timeout else None
+        if ask.length is None:
+            if deadline is None and not tenant:
+                question = model.quick_question(body)
+                if question is not None:
+                    return question
+        elif ask.length == 0:
+            return requests.parse_raw(memoryview(body), model.signature, keep=own, tenant=tenant, deadline=deadline)
+        return requests.parse(
+            memoryview(body), ask.length, keep=own, tenant=tenant, region=self._region, deadline=deadline
         )
 
     def answer(self, call: HttpCall) -> None:
@@ -117,11 +138,9 @@ class InferRoad:
             if not isinstance(error, GoneError):
                 respond_error(connection, error)
             return
-        model, question = call.model, call.question
+        model = call.model
         try:
-            top, parts = answers.render(
-                model.name, model.version, question, call.outputs or {}, model.labels, self._region
-            )
+            top, parts = answers.render(model.frame, call.question, call.outputs or {}, model.labels, self._region)
         except DeepSeekError as exc:
             respond_error(connection, exc)
             return
@@ -132,9 +151,8 @@ class InferRoad:
         if parts:
             kind = _BINARY
             more.append((_LENGTH, b"%d" % len(top)))
-        if self._compress and sum(map(len, content)) >= _PACK:
-            accepted = call.message.header(b"accept-encoding")
-            small = packed(content, accepted) if accepted else None
+        if self._compress and call.accepts and sum(map(len, content)) >= _PACK:
+            small = packed(content, call.accepts)
             if small:
                 content = [small[0]]
                 more.append((b"content-encoding", small[1]))
@@ -144,13 +162,12 @@ class InferRoad:
 class HttpCall(Call):
     """A call that came over HTTP."""
 
-    __slots__ = ("connection", "message")
+    __slots__ = ("accepts", "connection")
 
-    def __init__(self, road: InferRoad, connection: Connection, message: Message, target: Target) -> None:
-        model, question = road.question(message, target)
-        super().__init__(model, question, road.answer, message.arrived)
+    def __init__(self, road: InferRoad, connection: Connection, ask: Ask, model: Served, question: Question) -> None:
+        super().__init__(model, question, road.answer, connection.arrived)
         self.connection = connection
-        self.message = message
+        self.accepts = ask.accepts
 
 
 def respond_error(connection: Connection, error: BaseException) -> None:

@@ -1,10 +1,11 @@
-"""A request as it came over a connection, and the head of an answer."""
+"""The heads of requests and of answers, and bodies that are compressed."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Any
 
 from deepseek.plugin import InputError
 from deepseek_serving.errors import TooLargeError
@@ -18,29 +19,30 @@ _STATUS[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
-class Message:
-    """A request.
+class Head:
+    """The head of a request. Clients send the same one again and again, so what follows from it is found once.
 
     Attributes:
         method: ``POST``, ...
         target: path and query as they were sent.
         headers: in their order.
-        body: the whole of it.
-        own: whether the body's memory is the request's own, to be used by its tensors.
         keep_alive: whether the connection is to stay.
-        arrived: when it was complete, in `time.monotonic()` seconds.
+        length: bytes of the body; None: it comes in chunks, or there is none.
+        waits: whether the client waits to be told to send the body.
+        road: what the road that answers it knows of it; None: it is none of the road's.
     """
 
-    __slots__ = ("arrived", "body", "headers", "keep_alive", "method", "own", "target")
+    __slots__ = ("headers", "keep_alive", "length", "method", "road", "target", "waits")
 
-    def __init__(self) -> None:
-        self.method = ""
-        self.target = b""
-        self.headers: Headers = []
-        self.body: bytes | memoryview = b""
-        self.own = False
-        self.keep_alive = True
-        self.arrived = 0.0
+    def __init__(self, method: str, target: bytes, headers: Headers, *, keep_alive: bool) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.keep_alive = keep_alive
+        length, expect = self.header(b"content-length"), self.header(b"expect")
+        self.length = int(length) if length is not None and length.isdigit() else None
+        self.waits = expect is not None and expect.lower() == b"100-continue"
+        self.road: Any = None
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of a name (lower case)."""
@@ -48,6 +50,11 @@ class Message:
             if key == name:
                 return value
         return None
+
+    @property
+    def size(self) -> int:
+        """Bytes of it, about."""
+        return len(self.target) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
 
 def head(

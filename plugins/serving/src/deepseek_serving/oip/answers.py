@@ -94,8 +94,47 @@ def _class(row: Tensor, index: int, labels: Sequence[str]) -> str:
     return f"{value}:{index}:{labels[index]}" if index < len(labels) else f"{value}:{index}"
 
 
+class Frame:
+    """What is the same in all answers of a model, written once.
+
+    Args:
+        name, version: the model's.
+    """
+
+    def __init__(self, name: str, version: str) -> None:
+        self._name, self._version = name, version
+        # `{"model_name":"...","model_version":"...","outputs":[`
+        self._open = _encode(JsonAnswer(name, version, [])).removesuffix(b"]}")
+        self._tensors: dict[tuple[str, np.dtype[Any], tuple[int, ...]], bytes] = {}
+
+    def whole(self, tensors: list[JsonTensor], name: str) -> bytes:
+        """An answer from its parts."""
+        return _encode(JsonAnswer(self._name, self._version, tensors, name))
+
+    def plain(self, outputs: Mapping[str, Any]) -> bytes | None:
+        """An answer with all tensors as numbers in JSON; None where one is not of that kind."""
+        parts = []
+        for name, array in outputs.items():
+            if type(array) is not np.ndarray or array.dtype not in _PLAIN:
+                return None
+            key = (name, array.dtype, array.shape)
+            top = self._tensors.get(key)
+            if top is None:
+                if len(self._tensors) > _SHAPES:
+                    self._tensors.clear()
+                made = _encode(JsonTensor(name, _datatype(array.dtype), array.shape))
+                top = self._tensors[key] = made.removesuffix(b"}") + b',"data":'
+            parts.append(top + _encode(array.ravel().tolist()))
+        return b"%b%b}]}" % (self._open, b"},".join(parts)) if parts else None
+
+
+#: Element types whose values JSON has as they are, and how many shapes of tensors a frame knows.
+_PLAIN = frozenset(np.dtype(name) for name in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"))
+_SHAPES = 1024
+
+
 def render(
-    name: str, version: str, question: Question, outputs: Mapping[str, Any], labels: Mapping[str, Sequence[str]],
+    frame: Frame, question: Question, outputs: Mapping[str, Any], labels: Mapping[str, Sequence[str]],
     region: Region | None = None,
 ) -> tuple[bytes, list[memoryview | bytes]]:  # fmt: skip
     """An answer's JSON part, and the binary tensors that follow it.
@@ -103,6 +142,10 @@ def render(
     Raises:
         InputError: an output that the model does not have, or that can't travel as asked.
     """
+    if not (question.wishes or question.binary or question.id):
+        made = frame.plain(outputs)
+        if made is not None:
+            return made, []
     tensors: list[JsonTensor] = []
     parts: list[memoryview | bytes] = []
     for output, value, wish in chosen(outputs, question):
@@ -116,7 +159,7 @@ def render(
             tensors.append(JsonTensor(output, datatype, array.shape, {"binary_data_size": len(raw)}))
         else:
             tensors.append(JsonTensor(output, datatype, array.shape, None, datatypes.to_list(array, datatype)))
-    return _encode(JsonAnswer(name, version, tensors, question.id)), parts
+    return frame.whole(tensors, question.id), parts
 
 
 def write(output: str, array: Tensor, datatype: str, wish: Wish, region: Region | None) -> Parameters:
