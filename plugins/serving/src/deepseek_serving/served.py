@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, perf_counter
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 

@@ -188,17 +188,24 @@ class Connection(asyncio.BufferedProtocol):
             self._deaf = True
         except httptools.HttpParserError as exc:
             self.refuse(400, f"this is not HTTP/1.1: {exc}")
-        if self._deaf:
-            return
         found = self._head
         if fresh and found is not None:
-            # Only where the parser found the body where it is looked for here: one request, and no oddities in its head.
-            end = data.find(_END) + 4
-            if end > 3 and self._length == len(data) - end and data.startswith(found.method.encode()):
-                self._front.remember(bytes(data[:end]), found)
-        if self.began is not None and found is None and self._unread > self._front.limits.head:
-            self._too_long()
-        elif self.began is not None and found is not None and (found.length or 0) - self._length >= _DIRECT:
+            self._remember(data, found)
+        if self.began is not None and not self._deaf:
+            self._go_on(found)
+
+    def _remember(self, data: bytearray, found: Head) -> None:
+        """Keep a head, if the parser found the body where it is looked for here: one request, and nothing odd."""
+        end = data.find(_END) + 4
+        if end > 3 and self._length == len(data) - end and data.startswith(found.method.encode()):
+            self._front.remember(bytes(data[:end]), found)
+
+    def _go_on(self, found: Head | None) -> None:
+        """The request is not complete: whether more of it is read, and how."""
+        if found is None:
+            if self._unread > self._front.limits.head:
+                self._too_long()
+        elif (found.length or 0) - self._length >= _DIRECT:
             # The parser would wait for the body; the next request is for a new one.
             self._parser = None
             self._read_directly(found.length or 0)
