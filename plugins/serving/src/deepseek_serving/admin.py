@@ -12,6 +12,7 @@ from deepseek.plugin import InputError
 from deepseek_serving.errors import UnsupportedError
 from deepseek_serving.gatekeeper import Caller
 from deepseek_serving.oip import metadata
+from deepseek_serving.reports import Report
 from deepseek_serving.shared_memory import SharedMemory
 from deepseek_serving.statistics import SIZES, TIMES
 
@@ -42,36 +43,26 @@ class Admin:
         rows = self._server.repository.index()
         return [row for row in rows if row["state"] == "READY"] if ready else rows
 
-    def statistics(self, name: str, version: str) -> dict[str, Any]:
+    async def statistics(self, name: str, version: str) -> dict[str, Any]:
         """What was counted of a version, of all versions of a model, or of all models."""
-        repository = self._server.repository
-        if version:
-            found = [repository.find(name, version)]
-        else:
-            found = repository.versions(repository.find(name).name) if name else list(repository)
-        return {"model_stats": [item.statistics.protocol(item.name, item.version) for item in found]}
+        if name:
+            self._server.repository.find(name, version)
+        report = await self._server.report()
+        wanted = [model for model in report.served if name in ("", model.name) and version in ("", model.version)]
+        return {"model_stats": [metadata.statistics(model) for model in wanted]}
 
-    def usage(self, tenant: str | None = None) -> list[dict[str, Any]]:
+    async def usage(self, tenant: str | None = None) -> list[dict[str, Any]]:
         """What each tenant used since the server started; of one tenant where it is named."""
-        rows = []
-        for name, version, counted in self._server.repository.ever():
-            counted.fold()
-            for (who, device), used in sorted(counted.usage.items()):
-                if tenant is None or who == tenant:
-                    rows.append({
-                        "tenant": who, "model": name, "version": version, "device": device,
-                        "requests": used.requests, "rows": used.rows, "compute_seconds": used.seconds,
-                    })  # fmt: skip
-        return rows
+        return usage_rows(await self._server.report(), tenant)
 
-    def state(self) -> dict[str, Any]:
+    async def state(self) -> dict[str, Any]:
         """Everything that the dashboard shows, as counts since the start."""
-        server = self._server
+        report = await self._server.report()
         return {
-            "now": time.time(), "started": server.started, "ready": server.ready,
-            "connections": server.front.connections, "server": metadata.server(), "bounds": TIMES, "sizes": SIZES,
-            "models": [_model(served) for served in server.repository],
-            "index": server.repository.index(),
+            "now": time.time(), "started": report.started, "ready": report.ready, "connections": report.connections,
+            "resident_bytes": report.resident_bytes, "server": metadata.server(), "bounds": TIMES, "sizes": SIZES,
+            "models": [msgspec.to_builtins(model) for model in report.served],
+            "index": self._server.repository.index(),
         }  # fmt: skip
 
     def memory(self, caller: Caller) -> SharedMemory:
@@ -84,41 +75,54 @@ class Admin:
         """Gives bytes of shared memory; None where it is not allowed."""
         return self._shared.region if "shared_memory" in self._server.settings.allow else None
 
-    def log_settings(self, given: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    async def log_settings(self, given: dict[str, Any], caller: Caller) -> dict[str, Any]:
         """Change what is logged, and tell it, in the words of the protocol's extension "logging"."""
         if given:
             self.allow("settings", caller)
-        current = _log_settings()
-        for name, value in given.items():
-            if name not in current:
-                raise InputError(f"there is no log setting `{name}`", hint=f"known: {', '.join(current)}")
-            if name in ("log_file", "log_format") and value != current[name]:
-                raise UnsupportedError(f"`{name}` can't be changed: logs go to standard error")
-            if type(value) is not type(current[name]):
-                raise InputError(f"`{name}` is a {type(current[name]).__name__}")
-        current.update(given)
-        if given:
-            logger.setLevel(_level(current))
+            await self._server.everywhere("log", given=given)
         return _log_settings()
 
-    def trace_settings(self, given: dict[str, list[str]], caller: Caller) -> dict[str, list[str]]:
+    async def trace_settings(self, given: dict[str, list[str]], caller: Caller) -> dict[str, list[str]]:
         """Change what is traced, and tell it, in the words of the protocol's extension "trace"."""
-        tracing = self._server.tracing
         if given:
             self.allow("settings", caller)
-            if tracing is None:
-                raise UnsupportedError(
-                    "traces have nowhere to go", hint="set `server.tracing` and start the server anew"
-                )
-            _set_tracing(tracing, dict(given))
+            await self._server.everywhere("trace", given=given)
+        tracing = self._server.tracing
         on, rate = (tracing.on, tracing.rate) if tracing else (False, 0)
         return {
             "trace_level": ["TIMESTAMPS" if on else "OFF"], "trace_rate": [str(rate)], "trace_count": ["-1"],
             "trace_mode": ["opentelemetry"],
         }  # fmt: skip
 
+    def change(self, what: str, **arguments: Any) -> None:
+        """Change something in this process: ``register`` or ``unregister`` shared memory, ``log`` or ``trace``.
 
-def _set_tracing(tracing: Tracing, given: dict[str, list[str]]) -> None:
+        Raises:
+            InputError, UnsupportedError: the change can't be made.
+        """
+        if what == "log":
+            _set_logging(arguments["given"])
+        elif what == "trace":
+            _set_tracing(self._server.tracing, dict(arguments["given"]))
+        else:
+            getattr(self._shared, what)(**arguments)
+
+
+def _set_logging(given: dict[str, Any]) -> None:
+    current = _log_settings()
+    for name, value in given.items():
+        if name not in current:
+            raise InputError(f"there is no log setting `{name}`", hint=f"known: {', '.join(current)}")
+        if name in ("log_file", "log_format") and value != current[name]:
+            raise UnsupportedError(f"`{name}` can't be changed: logs go to standard error")
+        if type(value) is not type(current[name]):
+            raise InputError(f"`{name}` is a {type(current[name]).__name__}")
+    logger.setLevel(_level({**current, **given}))
+
+
+def _set_tracing(tracing: Tracing | None, given: dict[str, list[str]]) -> None:
+    if tracing is None:
+        raise UnsupportedError("traces have nowhere to go", hint="set `server.tracing` and start the server anew")
     level, one_of = given.pop("trace_level", None), given.pop("trace_rate", None)
     if given:
         raise UnsupportedError(f"`{next(iter(given))}` can't be changed", hint="trace_level and trace_rate can")
@@ -149,19 +153,14 @@ def _log_settings() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _model(served: Any) -> dict[str, Any]:
-    counted = served.statistics
-    counted.fold()
-    plan = served.pipeline.plan if served.pipeline else None
-    spans = ("success", "fail", "queue", "compute_infer")
-    return {
-        "name": served.name, "version": served.version, "state": served.state, "reason": served.reason,
-        "platform": metadata.platform(served), "device": plan.device.name if plan else "",
-        "memory_bytes": served.memory_bytes, "load_seconds": counted.load_seconds, "loads": counted.loads,
-        "inflight": len(served.calls), "rows": counted.rows, "batches": counted.executions, "errors": counted.errors,
-        **{span: msgspec.to_builtins(getattr(counted, span)) for span in spans},
-        "total_time": counted.total_time.counts.tolist(), "queue_time": counted.queue_time.counts.tolist(),
-        "batch_rows": counted.batch_rows.counts.tolist(),
-        "inputs": [metadata.tensor(spec) for spec in served.signature.inputs],
-        "outputs": [metadata.tensor(spec) for spec in served.signature.outputs],
-    }  # fmt: skip
+def usage_rows(report: Report, tenant: str | None = None) -> list[dict[str, Any]]:
+    """A row for each tenant, model and device."""
+    return [
+        {
+            "tenant": used.tenant, "model": model.name, "version": model.version, "device": used.device,
+            "requests": used.requests, "rows": used.rows, "compute_seconds": used.seconds,
+        }
+        for model in report.models
+        for used in sorted(model.counts.usage, key=lambda used: (used.tenant, used.device))
+        if tenant in (None, used.tenant)
+    ]  # fmt: skip

@@ -67,6 +67,7 @@ class Gatekeeper:
     Args:
         path: the file of keys, which is read again when it changes.
         allow: administrative calls that the server allows.
+        share: this process's part of every tenant's rate.
 
     Raises:
         ConfigError: the file can't be read.
@@ -75,10 +76,11 @@ class Gatekeeper:
         closed: whether a key is needed.
     """
 
-    def __init__(self, path: Path | None, allow: Iterable[str]) -> None:
+    def __init__(self, path: Path | None, allow: Iterable[str], *, share: float = 1.0) -> None:
         self.closed = path is not None
         self._path = path
         self._allow = frozenset(allow)
+        self._share = share
         self._changed = 0
         self._keys: dict[bytes, Key] = {}
         self._buckets: dict[str, Bucket] = {}
@@ -130,7 +132,7 @@ class Gatekeeper:
         rates: dict[str, tuple[float, float]] = {}
         for key in found:
             if key.rate:
-                rates[key.tenant] = (key.rate, key.burst or max(1.0, key.rate))
+                rates[key.tenant] = (key.rate * self._share, max(1.0, (key.burst or key.rate) * self._share))
         old = self._buckets
         self._buckets = {
             tenant: old[tenant] if tenant in old and (old[tenant].rate, old[tenant].burst) == rate else Bucket(*rate)

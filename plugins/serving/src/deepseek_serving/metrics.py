@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from deepseek_serving.statistics import Histogram
-
-if TYPE_CHECKING:
-    from deepseek_serving.server import Server
+from deepseek_serving.admin import usage_rows
+from deepseek_serving.reports import Classes, Report
+from deepseek_serving.statistics import SIZES, TIMES
 
 _MODEL = ("model", "version")
 _TIMES = {
@@ -25,28 +24,25 @@ _TIMES = {
 
 
 class Metrics(Collector):
-    """Tells of a server's models.
+    """Tells of a server.
 
     Args:
-        server: whose.
+        report: what its processes counted.
     """
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
+    def __init__(self, report: Report) -> None:
+        self._report = report
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The page and its content type, as the scraper accepts it."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        ProcessCollector(registry=registry)
         encode, kind = choose_encoder(accept)
-        return encode(self._registry), kind
+        return encode(registry), kind
 
     def collect(self) -> Iterator[Any]:
         """All families, in the library's words."""
-        for served in self._server.repository:
-            served.statistics.fold()
         yield from self._counts()
         yield from self._states()
         yield from self._histograms()
@@ -58,15 +54,15 @@ class Metrics(Collector):
         rows = CounterMetricFamily("deepseek_rows", "Rows computed.", labels=_MODEL)
         batches = CounterMetricFamily("deepseek_batches", "Batches executed.", labels=_MODEL)
         loads = CounterMetricFamily("deepseek_loads", "Times that the model was loaded (cold starts).", labels=_MODEL)
-        for served in self._server.repository:
-            key, counted = (served.name, served.version), served.statistics
-            requests.add_metric((*key, "success"), counted.success.count)
-            requests.add_metric((*key, "error"), counted.fail.count)
-            for cause, count in counted.errors.items():
+        for model in self._report.served:
+            key, counts = (model.name, model.version), model.counts
+            requests.add_metric((*key, "success"), counts.success.count)
+            requests.add_metric((*key, "error"), counts.fail.count)
+            for cause, count in counts.errors.items():
                 errors.add_metric((*key, cause), count)
-            rows.add_metric(key, counted.rows)
-            batches.add_metric(key, counted.executions)
-            loads.add_metric(key, counted.loads)
+            rows.add_metric(key, counts.rows)
+            batches.add_metric(key, counts.executions)
+            loads.add_metric(key, counts.loads)
         yield from (requests, errors, rows, batches, loads)
 
     def _states(self) -> Iterator[Any]:
@@ -76,24 +72,28 @@ class Metrics(Collector):
         memory = GaugeMetricFamily(
             "deepseek_model_memory_bytes", "Resident memory that its build added.", labels=_MODEL
         )
-        for served in self._server.repository:
-            key = (served.name, served.version)
-            depth.add_metric(key, len(served.calls))
-            ready.add_metric(key, served.state == "READY")
-            load.add_metric(key, served.statistics.load_seconds)
-            memory.add_metric(key, served.memory_bytes)
+        for model in self._report.served:
+            key = (model.name, model.version)
+            depth.add_metric(key, model.inflight)
+            ready.add_metric(key, model.state == "READY")
+            load.add_metric(key, model.counts.load_seconds)
+            memory.add_metric(key, model.memory_bytes)
         yield from (depth, ready, load, memory)
-        yield GaugeMetricFamily("deepseek_connections", "Open HTTP connections.", self._server.front.connections)
+        yield GaugeMetricFamily("deepseek_connections", "Open HTTP connections.", self._report.connections)
+        workers = GaugeMetricFamily("deepseek_worker_resident_bytes", "Memory of each process.", labels=("worker",))
+        for number, size in enumerate(self._report.resident_bytes):
+            workers.add_metric((str(number),), size)
+        yield workers
 
     def _histograms(self) -> Iterator[Any]:
         for name, meaning in _TIMES.items():
             family = HistogramMetricFamily(f"deepseek_{name}_seconds", meaning, labels=_MODEL)
-            for served in self._server.repository:
-                _add(family, (served.name, served.version), getattr(served.statistics, f"{name}_time"))
+            for model in self._report.served:
+                _add(family, (model.name, model.version), TIMES, getattr(model.counts, f"{name}_time"))
             yield family
         sizes = HistogramMetricFamily("deepseek_batch_rows", "Rows of a batch.", labels=_MODEL)
-        for served in self._server.repository:
-            _add(sizes, (served.name, served.version), served.statistics.batch_rows)
+        for model in self._report.served:
+            _add(sizes, (model.name, model.version), SIZES, model.counts.batch_rows)
         yield sizes
 
     def _usage(self) -> Iterator[Any]:
@@ -103,7 +103,7 @@ class Metrics(Collector):
         seconds = CounterMetricFamily(
             "deepseek_usage_compute_seconds", "Time in the executor, by tenant.", labels=labels
         )
-        for row in self._server.admin.usage():
+        for row in usage_rows(self._report):
             key = (row["tenant"], row["model"], row["version"], row["device"])
             requests.add_metric(key, row["requests"])
             rows.add_metric(key, row["rows"])
@@ -111,6 +111,6 @@ class Metrics(Collector):
         yield from (requests, rows, seconds)
 
 
-def _add(family: HistogramMetricFamily, key: tuple[str, str], histogram: Histogram) -> None:
-    bounds = [f"{bound:g}" for bound in histogram.bounds] + ["+Inf"]
-    family.add_metric(key, list(zip(bounds, accumulate(histogram.counts.tolist()), strict=True)), histogram.total)
+def _add(family: HistogramMetricFamily, key: tuple[str, str], bounds: Sequence[float], classes: Classes) -> None:
+    names = [f"{bound:g}" for bound in bounds] + ["+Inf"]
+    family.add_metric(key, list(zip(names, accumulate(classes.counts), strict=True)), classes.total)

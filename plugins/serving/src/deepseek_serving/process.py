@@ -21,11 +21,29 @@ logger = logging.getLogger("deepseek.serving")
 
 def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str], log_level: str) -> int:
     """Serve until a signal ends it; the exit code."""
-    logging.basicConfig(level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    log_to_stderr(log_level)
     folder, settings, rest = places(source, name=name, config=config, overrides=overrides)
+    if settings.workers > 1:
+        from deepseek_serving.workers import supervisor
+
+        start = {
+            "source": str(source), "name": name, "config": str(config) if config else "",
+            "overrides": list(overrides), "log_level": log_level,
+        }  # fmt: skip
+        return supervisor.run(settings, start)
     run_on_loop(_serve(Server(settings, folder, rest)))
     return 0
+
+
+def log_to_stderr(level: str) -> None:
+    """Where logs go, from a level on."""
+    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def announce(what: str) -> None:
+    """Say that the server is ready: the line that scripts wait for."""
+    print(f"serving {what}", flush=True)  # noqa: T201
 
 
 def places(
@@ -74,7 +92,7 @@ async def _serve(server: Server) -> None:
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             await starting
-            print(f"serving {server.summary()}", flush=True)  # noqa: T201 -- what a script waits for
+            announce(server.summary())
         await waiting
     finally:
         waiting.cancel()

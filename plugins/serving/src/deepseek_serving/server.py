@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from starlette.requests import Request
 
 from deepseek.plugin import ConfigError, Options
@@ -20,7 +21,8 @@ from deepseek_serving.handover import Handover
 from deepseek_serving.http.application import application
 from deepseek_serving.http.front import Front
 from deepseek_serving.http.infer import InferRoad
-from deepseek_serving.metrics import Metrics
+from deepseek_serving.oip import metadata
+from deepseek_serving.reports import ModelReport, Report
 from deepseek_serving.repository import Repository
 from deepseek_serving.served import Plugins
 from deepseek_serving.settings import ServerSettings
@@ -30,6 +32,7 @@ from deepseek_serving.watcher import Watcher
 
 if TYPE_CHECKING:
     from deepseek_serving.grpc.aio import AioService
+    from deepseek_serving.workers.worker import Worker
 
 logger = logging.getLogger("deepseek.serving")
 
@@ -44,17 +47,23 @@ class Server:
         settings: the section `server`.
         folder: where the pipelines are.
         overrides, plugins: as for `deepseek.build`.
+        workers: how many processes serve together; rates are shared among them.
+        grpc_port: where all of them listen for gRPC.
 
     Attributes:
+        colleagues: the way to the other processes; None: there are none.
         repository: the models.
         http_port, grpc_port: where it listens; 0: it does not.
         live: it has started, and is not ending.
     """
 
     def __init__(
-        self, settings: ServerSettings, folder: Folder, overrides: Sequence[str] = (), plugins: Plugins = ()
-    ) -> None:
+        self, settings: ServerSettings, folder: Folder, overrides: Sequence[str] = (), plugins: Plugins = (), *,
+        workers: int = 1, grpc_port: int | None = None,
+    ) -> None:  # fmt: skip
         self.settings = settings
+        self.colleagues: Worker | None = None
+        self._workers, self._grpc_port = workers, grpc_port
         self.started = time.time()
         self.live = False
         self.loading = True
@@ -65,22 +74,28 @@ class Server:
         self._http: asyncio.Server | None = None
         self._grpc: AioService | None = None
 
-    async def start(self) -> None:
-        """Listen, then load: health and metrics answer while models load. Raises ConfigError."""
+    async def start(self, *, listen: bool = True) -> None:
+        """Listen, then load: health and metrics answer while models load. Raises ConfigError.
+
+        Args:
+            listen: whether connections are accepted here; else they are given by a supervisor.
+        """
         loop = asyncio.get_running_loop()
         self.handover = Handover(loop)
         self.repository = Repository(self._folder, self.handover, self._overrides, self._plugins)
         settings, limits = self.settings, self.settings.limits
         self.tls = Tls(settings.tls) if settings.tls else None
-        self.gatekeeper = Gatekeeper(settings.keys, settings.allow)
-        self.admin, self.metrics = Admin(self), Metrics(self)
+        self.gatekeeper = Gatekeeper(settings.keys, settings.allow, share=1 / self._workers)
+        self.admin = Admin(self)
         self._road = InferRoad(
             self.repository, self.gatekeeper, limits.body, compress=settings.http.compress, region=self.admin.region,
             tracing=self.tracing,
         )  # fmt: skip
         self.access = AccessLog() if settings.access_log else None
         self.front = Front(self._road, application(self), limits, self.access)
-        await self._listen()
+        if listen:
+            await self._listen()
+        await self._listen_grpc()
         self.live = True
         self._tasks.append(loop.create_task(self._look_after()))
         await self.repository.load_all()
@@ -100,12 +115,15 @@ class Server:
             hint = "choose another with --port, or 0 for any free one"
             raise ConfigError(f"can't listen on {address}: {exc.strerror or exc}", hint=hint) from exc
         self.http_port = self._http.sockets[0].getsockname()[1]
+
+    async def _listen_grpc(self) -> None:
+        settings = self.settings
         if settings.grpc is not None:
             # Imported here: a server without gRPC starts without the library.
             from deepseek_serving.grpc.aio import AioService
 
-            self._grpc = AioService(self)
-            self.grpc_port = await self._grpc.start(settings.host, settings.grpc.port)
+            self._grpc = AioService(self, shared=self._grpc_port is not None)
+            self.grpc_port = await self._grpc.start(settings.host, self._grpc_port or settings.grpc.port)
 
     def trace_with(self, tracing: Tracing) -> None:
         """Trace by another `Tracing`, in tests."""
@@ -116,30 +134,62 @@ class Server:
         headers = request.scope["headers"]
         return Options(tenant=self.gatekeeper.admit(headers) if self.gatekeeper.closed else "")
 
+    async def report(self) -> Report:
+        """What all of the server's processes counted."""
+        return await self.colleagues.report() if self.colleagues else self.own_report()
+
+    async def do(self, call: str, **arguments: Any) -> None:
+        """Do here what changes the server: what is done in one process is done in all. Raises DeepSeekError."""
+        if call in ("load", "unload"):
+            await getattr(self.repository, call)(arguments["name"])
+        else:
+            self.admin.change(call, **arguments)
+
+    async def everywhere(self, call: str, **arguments: Any) -> None:
+        """Do something in all of the server's processes. Raises DeepSeekError."""
+        await self.do(call, **arguments)
+        if self.colleagues:
+            await self.colleagues.everywhere(call, **arguments)
+
+    def own_report(self) -> Report:
+        """What this process counted."""
+        served = {(item.name, item.version): item for item in self.repository}
+        models = [
+            metadata.report(served[key], counted.counts()) if (key := (name, version)) in served
+            else ModelReport(name, version, counted.counts())
+            for name, version, counted in self.repository.ever()
+        ]  # fmt: skip
+        resident = psutil.Process().memory_info().rss
+        return Report(self.started, self.ready, self.front.connections, [resident], models)
+
     @property
     def ready(self) -> bool:
         """Whether every model takes requests."""
         return self.live and not self.loading and self.repository.ready
 
+    def names(self) -> str:
+        """The models."""
+        return ", ".join(f"{served.name}/{served.version}" for served in self.repository) or "no models"
+
     def summary(self) -> str:
         """One line that says what is served where."""
-        names = ", ".join(f"{served.name}/{served.version}" for served in self.repository) or "no models"
         host, scheme = self.settings.host, "https" if self.tls else "http"
         grpc = f" and grpc://{host}:{self.grpc_port}" if self.grpc_port else ""
-        return f"{names} on {scheme}://{host}:{self.http_port}{grpc}"
+        return f"{self.names()} on {scheme}://{host}:{self.http_port}{grpc}"
 
     async def stop(self) -> None:
         """Accept nothing more, finish what is in flight within the deadline, close everything."""
-        self.live = False
+        started, self.live = self.live, False
         if self._http is not None:
             self._http.close()
+        if started:
             self.front.drain()
             ending = [self._drained(), *([self._grpc.stop(self.settings.drain)] if self._grpc else [])]
             await asyncio.gather(*ending)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._http is not None:
+        if started:
             self.front.close()
             await self.repository.close()
         if self.tracing:

@@ -81,6 +81,9 @@ class ServerSettings(Settings):
     """The server process. In the pipeline's file, or for a folder of pipelines in its `server.yaml`."""
 
     host: Annotated[str, Meta(description="The address to listen on; `0.0.0.0`: every one.")] = "127.0.0.1"
+    workers: Annotated[
+        int, Meta(ge=1, le=256, description="Processes that share the port; each loads every model.")
+    ] = 1
     http: Annotated[HttpSettings, Meta(description="HTTP.")] = HttpSettings()
     grpc: Annotated[GrpcSettings | None, Meta(description="gRPC; null: none.")] = GrpcSettings()
     limits: Annotated[LimitSettings, Meta(description="What a client may ask for.")] = LimitSettings()

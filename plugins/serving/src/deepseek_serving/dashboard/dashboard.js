@@ -35,27 +35,28 @@ const bytes = (count) => (count >= 2 ** 30 ? `${(count / 2 ** 30).toFixed(1)} Gi
 
 function draw(card, id, model, before, state, seconds) {
   const set = (name, text) => { card.querySelector(`.${name}`).textContent = text; };
-  const answered = model.success.count - (before ? before.success.count : 0);
-  const times = minus(model.total_time, before && before.total_time);
+  const counts = model.counts, then = before && before.counts;
+  const answered = counts.success.count - (then ? then.success.count : 0);
+  const times = minus(counts.total_time.counts, then && then.total_time.counts);
   set("name", `${model.name} / ${model.version}`);
   set("state", model.state);
   card.querySelector(".state").classList.toggle("good", model.state === "READY");
   const spec = (tensor) => `${tensor.name} ${tensor.datatype}[${tensor.shape.join(", ")}]`;
   card.querySelector(".facts").textContent = model.reason ||
-    `${model.platform} on ${model.device}; ${bytes(model.memory_bytes)}; loaded in ${model.load_seconds.toFixed(2)} s; ` +
+    `${model.platform} on ${model.device}; ${bytes(model.memory_bytes)}; loaded in ${counts.load_seconds.toFixed(2)} s; ` +
     `${model.inputs.map(spec).join(", ")} → ${model.outputs.map(spec).join(", ")}`;
   set("rate", round(answered / seconds));
-  set("rows", round((model.rows - (before ? before.rows : 0)) / seconds));
+  set("rows", round((counts.rows - (then ? then.rows : 0)) / seconds));
   for (const [name, share] of [["p50", 0.5], ["p90", 0.9], ["p99", 0.99]]) set(name, milliseconds(percentile(state.bounds, times, share)));
   set("queue", model.inflight);
-  set("errors", model.fail.count);
+  set("errors", counts.fail.count);
   const line = lines.get(id) || [];
   lines.set(id, line);
   line.push(answered / seconds);
   if (line.length > HISTORY) line.shift();
   const top = Math.max(...line, 1);
   card.querySelector("polyline").setAttribute("points", line.map((v, i) => `${240 - (line.length - 1 - i) * 2},${58 - (54 * v) / top}`).join(" "));
-  bars(card.querySelector(".bars"), minus(model.batch_rows, before && before.batch_rows), state.sizes);
+  bars(card.querySelector(".bars"), minus(counts.batch_rows.counts, then && then.batch_rows.counts), state.sizes);
 }
 
 function bars(place, counts, sizes) {

@@ -31,16 +31,17 @@ class AioService:
 
     Args:
         server: whose models it serves.
+        shared: whether other processes listen on the same port.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, shared: bool) -> None:
         self._server = server
         limit = int(server.settings.limits.body)
         self._grpc = aio.server(
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(shared)),
             ]
         )
         self._grpc.add_generic_rpc_handlers((self._handlers(),))

@@ -51,8 +51,8 @@ class Calls:
     def ModelConfig(self, request: Any, caller: Any) -> Any:  # noqa: N802
         return {"config": metadata.config(self._find(request))}
 
-    def ModelStatistics(self, request: Any, caller: Any) -> Any:  # noqa: N802
-        return self._server.admin.statistics(request.name, request.version)
+    async def ModelStatistics(self, request: Any, caller: Any) -> Any:  # noqa: N802
+        return await self._server.admin.statistics(request.name, request.version)
 
     def RepositoryIndex(self, request: Any, caller: Any) -> Any:  # noqa: N802
         return {"models": self._server.admin.index(ready=request.ready)}
@@ -61,37 +61,40 @@ class Calls:
         self._server.admin.allow("load", caller)
         if request.parameters:
             raise InputError("loading with a configuration or files of the request's own is not supported")
-        await self._server.repository.load(request.model_name)
+        await self._server.everywhere("load", name=request.model_name)
         return {}
 
     async def RepositoryModelUnload(self, request: Any, caller: Any) -> Any:  # noqa: N802
         self._server.admin.allow("load", caller)
-        await self._server.repository.unload(request.model_name)
+        await self._server.everywhere("unload", name=request.model_name)
         return {}
 
     def SystemSharedMemoryStatus(self, request: Any, caller: Any) -> Any:  # noqa: N802
         rows = self._server.admin.memory(caller).status(request.name)
         return {"regions": {row["name"]: row for row in rows}}
 
-    def SystemSharedMemoryRegister(self, request: Any, caller: Any) -> Any:  # noqa: N802
-        self._server.admin.memory(caller).register(request.name, request.key, request.offset, request.byte_size)
+    async def SystemSharedMemoryRegister(self, request: Any, caller: Any) -> Any:  # noqa: N802
+        self._server.admin.allow("shared_memory", caller)
+        region = {"key": request.key, "offset": request.offset, "size": request.byte_size}
+        await self._server.everywhere("register", name=request.name, **region)
         return {}
 
-    def SystemSharedMemoryUnregister(self, request: Any, caller: Any) -> Any:  # noqa: N802
-        self._server.admin.memory(caller).unregister(request.name)
+    async def SystemSharedMemoryUnregister(self, request: Any, caller: Any) -> Any:  # noqa: N802
+        self._server.admin.allow("shared_memory", caller)
+        await self._server.everywhere("unregister", name=request.name)
         return {}
 
-    def LogSettings(self, request: Any, caller: Any) -> Any:  # noqa: N802
+    async def LogSettings(self, request: Any, caller: Any) -> Any:  # noqa: N802
         given = {
             name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
             for name, value in request.settings.items()
         }
-        settings = self._server.admin.log_settings(given, caller)
+        settings = await self._server.admin.log_settings(given, caller)
         return {"settings": {name: {_log_field(value): value} for name, value in settings.items()}}
 
-    def TraceSetting(self, request: Any, caller: Any) -> Any:  # noqa: N802
+    async def TraceSetting(self, request: Any, caller: Any) -> Any:  # noqa: N802
         given = {name: list(value.value) for name, value in request.settings.items()}
-        settings = self._server.admin.trace_settings(given, caller)
+        settings = await self._server.admin.trace_settings(given, caller)
         return {"settings": {name: {"value": values} for name, values in settings.items()}}
 
     def _find(self, request: Any) -> Any:

@@ -19,6 +19,7 @@ from deepseek_serving.http import generate
 from deepseek_serving.http.dashboard import Dashboard
 from deepseek_serving.http.json import Json, decoded
 from deepseek_serving.http.openai import OpenAI
+from deepseek_serving.metrics import Metrics
 from deepseek_serving.oip import metadata
 from deepseek_serving.oip.requests import Question
 from deepseek_serving.served import Served
@@ -124,7 +125,7 @@ class Pages:
     async def statistics(self, request: Request) -> Response:
         """What was counted of one version, of a model, or of all."""
         names = request.path_params
-        return Json(self._server.admin.statistics(names.get("name", ""), names.get("version", "")))
+        return Json(await self._server.admin.statistics(names.get("name", ""), names.get("version", "")))
 
     async def index(self, request: Request) -> Response:
         """What the repository holds."""
@@ -136,25 +137,25 @@ class Pages:
         self._server.admin.allow("load", request.state.caller)
         if (await _object(request)).get("parameters"):
             raise InputError("loading with a configuration or files of the request's own is not supported")
-        await self._server.repository.load(request.path_params["name"])
+        await self._server.everywhere("load", name=request.path_params["name"])
         return Json({})
 
     async def unload(self, request: Request) -> Response:
         """Let a model go."""
         self._server.admin.allow("load", request.state.caller)
-        await self._server.repository.unload(request.path_params["name"])
+        await self._server.everywhere("unload", name=request.path_params["name"])
         return Json({})
 
     async def logging(self, request: Request) -> Response:
         """What is logged."""
         given = await _object(request) if request.method == "POST" else {}
-        return Json(self._server.admin.log_settings(given, request.state.caller))
+        return Json(await self._server.admin.log_settings(given, request.state.caller))
 
     async def tracing(self, request: Request) -> Response:
         """What is traced."""
         given = await _object(request) if request.method == "POST" else {}
         wanted = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
-        settings = self._server.admin.trace_settings(wanted, request.state.caller)
+        settings = await self._server.admin.trace_settings(wanted, request.state.caller)
         # One value alone is a text, as Triton's clients have it.
         return Json({name: values if name == "trace_level" else values[0] for name, values in settings.items()})
 
@@ -165,16 +166,19 @@ class Pages:
 
     async def memory_register(self, request: Request) -> Response:
         """Make shared memory known."""
-        memory, wish = self._server.admin.memory(request.state.caller), await _object(request)
+        self._server.admin.allow("shared_memory", request.state.caller)
+        wish = await _object(request)
         key, offset, size = wish.get("key"), wish.get("offset", 0), wish.get("byte_size")
         if not isinstance(key, str) or type(offset) is not int or type(size) is not int:
             raise InputError("`key` is a text, `offset` and `byte_size` are numbers of bytes")
-        memory.register(request.path_params["region"], key, offset, size)
+        name = request.path_params["region"]
+        await self._server.everywhere("register", name=name, key=key, offset=offset, size=size)
         return Json({})
 
     async def memory_unregister(self, request: Request) -> Response:
         """Forget shared memory."""
-        self._server.admin.memory(request.state.caller).unregister(request.path_params.get("region", ""))
+        self._server.admin.allow("shared_memory", request.state.caller)
+        await self._server.everywhere("unregister", name=request.path_params.get("region", ""))
         return Json({})
 
     async def generate(self, request: Request) -> Response:
@@ -209,18 +213,18 @@ class Pages:
 
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""
-        content, kind = self._server.metrics.render(request.headers.get("accept", ""))
+        content, kind = Metrics(await self._server.report()).render(request.headers.get("accept", ""))
         return Response(content, media_type=kind)
 
     async def usage(self, request: Request) -> Response:
         """What tenants used: all of them for administrators, one's own for others."""
         caller = request.state.caller
-        rows = self._server.admin.usage(None if caller.admin else caller.tenant)
+        rows = await self._server.admin.usage(None if caller.admin else caller.tenant)
         return Json({"since": self._server.started, "usage": rows})
 
     async def state(self, request: Request) -> Response:
         """Everything that the dashboard shows."""
-        return Json(self._server.admin.state())
+        return Json(await self._server.admin.state())
 
     async def _generate(self, request: Request) -> tuple[Served, Question]:
         served, options = self._find(request), self._server.options(request)

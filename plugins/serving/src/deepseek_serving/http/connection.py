@@ -257,12 +257,18 @@ class Connection(asyncio.BufferedProtocol):
             more = [*more, self._front.access.answered(self, asked, status, length)]
         top = head(status, length, kind, more, close=close)
         if asked.method == "HEAD":
-            self._transport.write(top)
+            self._send(top)
         elif length < _DIRECT:
-            self._transport.write(b"".join((top, *parts)))
+            self._send(b"".join((top, *parts)))
         else:
-            self._transport.writelines([top, *parts])
+            self._send_large([top, *parts])
         self.finish(close=close)
+
+    def _send(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def _send_large(self, parts: list[bytes | memoryview]) -> None:
+        self._transport.writelines(parts)
 
     def write(self, data: bytes) -> None:
         """A part of an answer whose head is written."""

@@ -15,6 +15,7 @@ from deepseek_serving.http.asgi import Exchange
 from deepseek_serving.http.connection import Connection
 from deepseek_serving.http.infer import InferRoad
 from deepseek_serving.http.message import Head
+from deepseek_serving.http.shared import SharedConnection
 from deepseek_serving.settings import LimitSettings
 
 logger = logging.getLogger("deepseek.serving")
@@ -59,6 +60,10 @@ class Front:
     def __call__(self) -> Connection:
         """A protocol for a new connection."""
         return Connection(self)
+
+    def connection(self, slot: int, states: memoryview, gone: Callable[[int], None]) -> Connection:
+        """A protocol for a connection that a supervisor keeps a hold of."""
+        return SharedConnection(self, slot, states, gone)
 
     def opened(self, connection: Connection) -> None:
         """A client has connected."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 import deepseek
 from deepseek.plugin import ANY, TensorSpec
 from deepseek_serving.oip.datatypes import protocol_name
+from deepseek_serving.reports import Counts, ModelReport
 from deepseek_serving.served import Served
 
 #: The protocol's extensions that work here.
@@ -37,6 +40,36 @@ def model(served: Served, versions: list[Served]) -> dict[str, Any]:
         "inputs": [tensor(spec) for spec in signature.inputs],
         "outputs": [tensor(spec) for spec in signature.outputs],
     }
+
+
+def report(served: Served, counts: Counts) -> ModelReport:
+    """What is told of a model beside its counts."""
+    plan = served.pipeline.plan if served.pipeline else None
+    inputs = [tensor(spec) for spec in served.signature.inputs]
+    outputs = [tensor(spec) for spec in served.signature.outputs]
+    return ModelReport(
+        served.name, served.version, counts, served.state, served.reason, platform(served),
+        plan.device.name if plan else "", served.memory_bytes, len(served.calls), inputs, outputs,
+    )  # fmt: skip
+
+
+def statistics(model: ModelReport) -> dict[str, Any]:
+    """As the extension "statistics" has it; of batches the time of inference alone is known."""
+    counts, none = model.counts, {"count": 0, "ns": 0}
+    spans = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+    return {
+        "name": model.name, "version": model.version, "last_inference": counts.last, "inference_count": counts.rows,
+        "execution_count": counts.executions,
+        "inference_stats": {
+            **{span: msgspec.to_builtins(getattr(counts, span)) for span in spans},
+            "cache_hit": none, "cache_miss": none,
+        },
+        "batch_stats": [
+            {"batch_size": rows, "compute_input": none, "compute_infer": msgspec.to_builtins(span),
+             "compute_output": none}
+            for rows, span in sorted(counts.batches.items())
+        ],
+    }  # fmt: skip
 
 
 def platform(served: Served) -> str:

@@ -1,0 +1,133 @@
+"""A worker process: serves the connections that the supervisor gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from deepseek.plugin import DeepSeekError
+from deepseek_serving.process import log_to_stderr, places, run_on_loop
+from deepseek_serving.reports import Report, together
+from deepseek_serving.server import Server
+from deepseek_serving.workers.channel import Channel
+from deepseek_serving.workers.slots import Slots
+
+logger = logging.getLogger("deepseek.serving")
+
+
+class Worker:
+    """Joins a server to the supervisor.
+
+    Args:
+        server: this process's.
+        end: of the channel.
+        slots: the states of the connections.
+    """
+
+    def __init__(self, server: Server, end: socket.socket, slots: Slots) -> None:
+        self._server = server
+        self._slots = slots
+        self._closed: list[int] = []
+        self.ended = asyncio.Event()
+        self.channel = Channel(end, self._receive, self.ended.set)
+        self._tasks: set[asyncio.Task[None]] = set()
+        server.colleagues = self
+
+    async def everywhere(self, call: str, **arguments: Any) -> None:
+        """Let the other workers do what this one has done. Raises DeepSeekError for the first that can't."""
+        answers = await self.channel.ask({"call": call, "arguments": arguments})
+        for error in answers:
+            if error:
+                raise DeepSeekError(f"another worker process says: {error}")
+
+    async def report(self) -> Report:
+        """What all workers counted."""
+        answers = await self.channel.ask({"call": "report", "arguments": {}})
+        others = [msgspec.convert(answer, Report, str_keys=True) for answer in answers if answer]
+        return together([self._server.own_report(), *others])
+
+    def gone(self, slot: int) -> None:
+        """A connection has ended."""
+        if not self._closed:
+            asyncio.get_running_loop().call_soon(self._tell)
+        self._closed.append(slot)
+
+    def _tell(self) -> None:
+        closed, self._closed = self._closed, []
+        self.channel.send({"closed": closed})
+
+    def _receive(self, message: dict[str, Any], passed: socket.socket | None) -> None:
+        work = self._adopt(message["slot"], passed) if passed else self._do(message)
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _adopt(self, slot: int, passed: socket.socket) -> None:
+        passed.setblocking(False)
+        connection = self._server.front.connection(slot, self._slots.states, self.gone)
+        try:
+            tls = self._server.tls
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, passed, ssl=tls.context if tls else None
+            )
+        except OSError:
+            # The client went before it was here, or failed its handshake.
+            passed.close()
+            self.gone(slot)
+
+    async def _do(self, message: dict[str, Any]) -> None:
+        """Do what another worker did."""
+        if message["call"] == "report":
+            self.channel.answer(message, msgspec.to_builtins(self._server.own_report()))
+            return
+        try:
+            await self._server.do(message["call"], **message["arguments"])
+            self.channel.answer(message, "")
+        except DeepSeekError as error:
+            self.channel.answer(message, str(error.what))
+
+
+async def _serve(end: socket.socket, start: dict[str, Any]) -> None:
+    loop = asyncio.get_running_loop()
+    folder, settings, rest = places(
+        Path(start["source"]), name=start["name"], config=Path(start["config"]) if start["config"] else None,
+        overrides=start["overrides"],
+    )  # fmt: skip
+    server = Server(settings, folder, rest, workers=start["workers"], grpc_port=start["grpc_port"])
+    worker = Worker(server, end, Slots(start["slots"], settings.limits.connections))
+    # The supervisor says when: a Ctrl-C reaches every process of a terminal.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    loop.add_signal_handler(signal.SIGTERM, worker.ended.set)
+    try:
+        await server.start(listen=False)
+        worker.channel.send({"ready": True, "summary": server.names(), "grpc_port": server.grpc_port})
+        await worker.ended.wait()
+    finally:
+        await server.stop()
+        worker.channel.close()
+
+
+def main() -> None:
+    """Entry point: ``python -m deepseek_serving.workers.worker CHANNEL``, with the rest in the first message."""
+    end = socket.socket(fileno=int(sys.argv[1]))
+    size = int.from_bytes(end.recv(4, socket.MSG_WAITALL), "big")
+    start = msgspec.msgpack.decode(end.recv(size, socket.MSG_WAITALL))
+    log_to_stderr(start["log_level"])
+    try:
+        run_on_loop(_serve(end, start))
+    except DeepSeekError as error:
+        logger.error("%s", error)
+        # Not worth another try: the next would fail the same way.
+        os._exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
