@@ -9,7 +9,7 @@ WORKERS ?= -n auto --maxprocesses 4
 # torch and TensorFlow say much on standard error that is of no use here.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-all lint types contracts docs bench clean
+.PHONY: help demo test test-all lint types contracts docs proto bench clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 12
@@ -32,11 +32,15 @@ test-all: $(STAMP)  ## every test
 lint: $(STAMP)   ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy core/src plugins/codecs/src plugins/backends/onnxruntime/src plugins/backends/tensorflow/src plugins/backends/torch/src
+	$(BIN)/mypy core/src plugins/codecs/src plugins/serving/src plugins/backends/onnxruntime/src plugins/backends/tensorflow/src plugins/backends/torch/src
 	$(BIN)/lint-imports
 
 docs: $(STAMP)   ## write docs/config.md anew from the settings
 	$(BIN)/python scripts/config_reference.py
+
+proto: $(STAMP)  ## compile the messages of gRPC anew
+	cd plugins/serving/src/deepseek_serving/grpc && $(abspath $(BIN))/python -m grpc_tools.protoc -I. \
+	    --descriptor_set_out=open_inference.binpb open_inference.proto
 
 bench: $(STAMP)  ## measure the overhead beside the bare engines (benchmarks/results/)
 	$(BIN)/python benchmarks/run.py

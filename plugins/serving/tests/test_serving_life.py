@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -205,7 +204,6 @@ def test_a_signal_drains_and_ends_with_0(tmp_path: Path, number: signal.Signals)
             target=lambda: answers.append(client.post("/v2/models/same/infer", content=content).status_code)
         )
         asking.start()
-        time.sleep(0)
         asking.join(0.02)
         os.kill(running.process.pid, number)
         asking.join(30)

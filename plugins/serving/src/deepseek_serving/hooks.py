@@ -15,6 +15,11 @@ def sections() -> dict[str, type[Settings]]:
 
 @hookimpl
 def commands(app: click.Group) -> None:
+    from deepseek_serving.cli.bench import bench
+    from deepseek_serving.cli.infer import infer
+    from deepseek_serving.cli.keys import keys
     from deepseek_serving.cli.serve import serve
+    from deepseek_serving.cli.usage import usage
 
-    app.add_command(serve)
+    for command in (bench, infer, keys, serve, usage):
+        app.add_command(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.asking import ask, plain, predict, stream
 from deepseek_serving.errors import NotReadyError, http_status, retry_after, text
 from deepseek_serving.http import generate
+from deepseek_serving.http.administration import Administration, Page, object_of
 from deepseek_serving.http.dashboard import Dashboard
-from deepseek_serving.http.json import Json, decoded
+from deepseek_serving.http.json import Json
 from deepseek_serving.http.openai import OpenAI
 from deepseek_serving.metrics import Metrics
 from deepseek_serving.oip import metadata
@@ -26,8 +27,6 @@ from deepseek_serving.served import Served
 
 if TYPE_CHECKING:
     from deepseek_serving.server import Server
-
-Page = Callable[[Request], Awaitable[Response]]
 
 
 class Pages:
@@ -45,24 +44,17 @@ class Pages:
         return [
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
-            *(Route(path, self._known(page), methods=[verb]) for verb, path, page in self._table()),
+            *(
+                Route(path, self._known(page), methods=[verb])
+                for verb, path, page in (*self._table(), *Administration(self._server).table())
+            ),
         ]
 
     def _table(self) -> list[tuple[str, str, Page]]:
-        model, memory = "/v2/models/{name}", "/v2/systemsharedmemory"
+        model = "/v2/models/{name}"
         rows: list[tuple[str, str, Page]] = [
             ("GET", "/v2", self.about),
             ("GET", "/v2/models/stats", self.statistics),
-            ("POST", "/v2/repository/index", self.index),
-            ("POST", "/v2/repository/models/{name}/load", self.load),
-            ("POST", "/v2/repository/models/{name}/unload", self.unload),
-            ("GET", "/v2/logging", self.logging),
-            ("POST", "/v2/logging", self.logging),
-            ("GET", memory + "/status", self.memory_status),
-            ("GET", memory + "/region/{region}/status", self.memory_status),
-            ("POST", memory + "/region/{region}/register", self.memory_register),
-            ("POST", memory + "/unregister", self.memory_unregister),
-            ("POST", memory + "/region/{region}/unregister", self.memory_unregister),
             ("GET", "/metrics", self.metrics),
             ("GET", "/usage", self.usage),
             ("GET", "/state", self.state),
@@ -79,8 +71,6 @@ class Pages:
             ]
             # Inference itself has a road of its own; here it is known for the sake of other verbs.
             rows.append(("POST", prefix + "/infer", self.model))
-        for path in ("/v2/trace/setting", model + "/trace/setting"):
-            rows += [("GET", path, self.tracing), ("POST", path, self.tracing)]
         return rows
 
     def _known(self, page: Page) -> Page:
@@ -126,60 +116,6 @@ class Pages:
         """What was counted of one version, of a model, or of all."""
         names = request.path_params
         return Json(await self._server.admin.statistics(names.get("name", ""), names.get("version", "")))
-
-    async def index(self, request: Request) -> Response:
-        """What the repository holds."""
-        wish = await _object(request)
-        return Json(self._server.admin.index(ready=bool(wish.get("ready"))))
-
-    async def load(self, request: Request) -> Response:
-        """Load a model, or load it anew."""
-        self._server.admin.allow("load", request.state.caller)
-        if (await _object(request)).get("parameters"):
-            raise InputError("loading with a configuration or files of the request's own is not supported")
-        await self._server.everywhere("load", name=request.path_params["name"])
-        return Json({})
-
-    async def unload(self, request: Request) -> Response:
-        """Let a model go."""
-        self._server.admin.allow("load", request.state.caller)
-        await self._server.everywhere("unload", name=request.path_params["name"])
-        return Json({})
-
-    async def logging(self, request: Request) -> Response:
-        """What is logged."""
-        given = await _object(request) if request.method == "POST" else {}
-        return Json(await self._server.admin.log_settings(given, request.state.caller))
-
-    async def tracing(self, request: Request) -> Response:
-        """What is traced."""
-        given = await _object(request) if request.method == "POST" else {}
-        wanted = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
-        settings = await self._server.admin.trace_settings(wanted, request.state.caller)
-        # One value alone is a text, as Triton's clients have it.
-        return Json({name: values if name == "trace_level" else values[0] for name, values in settings.items()})
-
-    async def memory_status(self, request: Request) -> Response:
-        """The shared memory that is registered."""
-        memory = self._server.admin.memory(request.state.caller)
-        return Json(memory.status(request.path_params.get("region", "")))
-
-    async def memory_register(self, request: Request) -> Response:
-        """Make shared memory known."""
-        self._server.admin.allow("shared_memory", request.state.caller)
-        wish = await _object(request)
-        key, offset, size = wish.get("key"), wish.get("offset", 0), wish.get("byte_size")
-        if not isinstance(key, str) or type(offset) is not int or type(size) is not int:
-            raise InputError("`key` is a text, `offset` and `byte_size` are numbers of bytes")
-        name = request.path_params["region"]
-        await self._server.everywhere("register", name=name, key=key, offset=offset, size=size)
-        return Json({})
-
-    async def memory_unregister(self, request: Request) -> Response:
-        """Forget shared memory."""
-        self._server.admin.allow("shared_memory", request.state.caller)
-        await self._server.everywhere("unregister", name=request.path_params.get("region", ""))
-        return Json({})
 
     async def generate(self, request: Request) -> Response:
         """Plain JSON in and out."""
@@ -228,16 +164,12 @@ class Pages:
 
     async def _generate(self, request: Request) -> tuple[Served, Question]:
         served, options = self._find(request), self._server.options(request)
-        body = await _object(request)
+        body = await object_of(request)
         deadline = options.deadline or (monotonic() + served.settings.timeout if served.settings.timeout else None)
         return served, generate.question(served, body, options.tenant, deadline)
 
     def _find(self, request: Request) -> Served:
         return self._server.repository.find(request.path_params["name"], request.path_params.get("version", ""))
-
-
-async def _object(request: Request) -> dict[str, Any]:
-    return decoded(await request.body(), dict[str, Any])
 
 
 async def _refuse(request: Request, exc: Exception) -> Response:

@@ -14,7 +14,7 @@ from deepseek_serving.calls import Call
 from deepseek_serving.errors import GoneError, http_status, retry_after, text
 from deepseek_serving.gatekeeper import Gatekeeper
 from deepseek_serving.http.message import Head, Headers, packed, unpacked
-from deepseek_serving.oip import answers, requests
+from deepseek_serving.oip import answers, raw, requests
 from deepseek_serving.oip.requests import Question, Region
 from deepseek_serving.repository import Repository
 
@@ -126,7 +126,7 @@ class InferRoad:
                 if question is not None:
                     return question
         elif ask.length == 0:
-            return requests.parse_raw(memoryview(body), model.signature, keep=own, tenant=tenant, deadline=deadline)
+            return raw.parse_raw(memoryview(body), model.signature, keep=own, tenant=tenant, deadline=deadline)
         return requests.parse(
             memoryview(body), ask.length, keep=own, tenant=tenant, region=self._region, deadline=deadline
         )

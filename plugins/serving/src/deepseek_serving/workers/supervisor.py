@@ -10,22 +10,17 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from typing import Any
 
 from deepseek.plugin import ConfigError
 from deepseek_serving.process import announce, run_on_loop
 from deepseek_serving.settings import ServerSettings
 from deepseek_serving.workers.channel import Channel
+from deepseek_serving.workers.orphans import refuse
 from deepseek_serving.workers.slots import ASKED, IDLE, Slots
 
 logger = logging.getLogger("deepseek.serving")
 
-_BODY = b'{"error":"the worker process of this request died; ask again"}'
-_DIED = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n" % len(_BODY)
-) + _BODY
 #: A worker that lives shorter than this is started again only after a wait, in seconds.
 _YOUNG = 5.0
 
@@ -153,7 +148,7 @@ class Supervisor:
             return
         if slot is None:
             if not self._free:
-                _refuse(accepted)
+                refuse(accepted)
                 return
             slot = self._free.pop()
         worker = min(able, key=lambda worker: len(worker.slots))
@@ -217,7 +212,7 @@ class Supervisor:
             return
         # Over TLS nobody else can say anything.
         if state == ASKED and not self.settings.tls:
-            _refuse(held)
+            refuse(held)
         else:
             held.close()
         self._free.append(slot)
@@ -233,18 +228,6 @@ class Supervisor:
             if worker.process.poll() is None:
                 logger.error("a worker process did not end in time, and was killed")
                 worker.process.kill()
-
-
-def _refuse(held: socket.socket) -> None:
-    """Answer 503, and end the connection in a way that lets the client read it."""
-    with suppress(OSError):
-        held.setblocking(False)
-        held.send(_DIED)
-        held.shutdown(socket.SHUT_WR)
-        # What is not read would turn the end into a reset, and the answer be lost.
-        while held.recv(65536):
-            pass
-    held.close()
 
 
 def run(settings: ServerSettings, start: dict[str, Any]) -> int:

@@ -1,0 +1,133 @@
+"""Which loads are put on a server, one after another."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+import numpy as np
+
+from deepseek.plugin import DeepSeekError
+from deepseek_serving.bench import load
+from deepseek_serving.bench.load import Sample, Target
+from deepseek_serving.bench.result import Result, evaluate
+from deepseek_serving.oip import datatypes
+from deepseek_serving.process import run_on_loop
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """What a server must keep: a percentile below so many milliseconds (``p99<50ms``), and hardly an error."""
+
+    percentile: str
+    milliseconds: float
+
+    @classmethod
+    def parse(cls, text: str) -> Goal:
+        """Raises DeepSeekError."""
+        name, _, limit = text.replace(" ", "").partition("<")
+        try:
+            return cls(name, float(limit.removesuffix("ms")))
+        except ValueError as exc:
+            raise DeepSeekError(f"`{text}` is no goal", hint="write p99<50ms") from exc
+
+    def met(self, result: Result) -> bool:
+        """Whether a load was carried: in time, counted from when requests were due, with hardly an error."""
+        failed = sum(result.errors.values())
+        in_time = result.latency_ms.get(self.percentile, float("inf")) <= self.milliseconds
+        return in_time and failed <= 0.001 * result.requests
+
+
+def target(url: str, key: str, ca: Path | None, model: str, shapes: dict[str, list[int]], *, binary: bool) -> Target:
+    """A request of random numbers for a model, whose inputs the server is asked for. Raises DeepSeekError."""
+    from deepseek_serving.cli.asking import Client
+
+    path = f"/v2/models/{quote(model, safe='')}"
+    inputs = Client(url, key, ca).json(path)["inputs"]
+    chance = np.random.default_rng(0)
+    tensors, raws = [], []
+    for spec in inputs:
+        shape = shapes.get(spec["name"]) or [1 if size < 0 else size for size in spec["shape"]]
+        array = _random(chance, spec["datatype"], shape)
+        tensor = {"name": spec["name"], "shape": shape, "datatype": spec["datatype"]}
+        if binary:
+            raws.append(bytes(datatypes.to_bytes(array, spec["datatype"])))
+            tensor["parameters"] = {"binary_data_size": len(raws[-1])}
+        else:
+            tensor["data"] = datatypes.to_list(array, spec["datatype"])
+        tensors.append(tensor)
+    body: dict[str, Any] = {"inputs": tensors}
+    if binary:
+        body["parameters"] = {"binary_data_output": True}
+    top = json.dumps(body, separators=(",", ":")).encode()
+    parts = urlsplit(url)
+    headers = {
+        "Host": parts.netloc, "Content-Length": str(len(top) + sum(map(len, raws))),
+        "Content-Type": "application/octet-stream" if binary else "application/json",
+        **({"Inference-Header-Content-Length": str(len(top))} if binary else {}),
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+    }  # fmt: skip
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    request = f"POST {path}/infer HTTP/1.1\r\n{lines}\r\n".encode() + top + b"".join(raws)
+    tls = ssl.create_default_context(cafile=str(ca) if ca else None) if parts.scheme == "https" else None
+    port = parts.port or (443 if tls else 80)
+    return Target(parts.hostname or "", port, request, tls)
+
+
+def _random(chance: np.random.Generator, datatype: str, shape: list[int]) -> datatypes.Tensor:
+    if datatype == "BYTES":
+        return np.full(shape, "a text", object)
+    dtype = datatypes.dtype_of(datatype)
+    if dtype.kind == "b":
+        return chance.random(shape) < 0.5
+    if dtype.kind in "iu":
+        # Small numbers: they are likely to be indices.
+        return chance.integers(0, 100, shape).astype(dtype)
+    return chance.random(shape).astype(dtype)
+
+
+def measure(load_name: str, wanted: float, seconds: float, work: Callable[[], Any]) -> Result:
+    """Put a load on the server, and evaluate it."""
+    samples: list[Sample] = []
+    before = time.process_time()
+
+    async def run() -> None:
+        samples.extend(await work())
+
+    run_on_loop(run())
+    return evaluate(load_name, samples, seconds, wanted, time.process_time() - before)
+
+
+def closed(target: Target, clients: int, seconds: float) -> Result:
+    """A closed loop."""
+    return measure(f"closed, {clients} clients", 0.0, seconds, lambda: load.closed_loop(target, clients, seconds))
+
+
+def opened(target: Target, rate: float, seconds: float, *, poisson: bool) -> Result:
+    """An open loop."""
+    name = f"{'Poisson' if poisson else 'constant'}, {rate:g}/s"
+    return measure(name, rate, seconds, lambda: load.open_loop(target, rate, seconds, poisson=poisson))
+
+
+def ramp(target: Target, goal: Goal, seconds: float, *, poisson: bool) -> Iterator[Result]:
+    """Open loops at growing rates, then between the last that met the goal and the first that did not."""
+    rate, low, high = 50.0, 0.0, 0.0
+    while not high and rate < 1e6:
+        result = opened(target, rate, seconds, poisson=poisson)
+        yield result
+        low, high, rate = (rate, 0.0, rate * 2) if goal.met(result) else (low, rate, rate)
+    while high - low > 0.05 * high and high > 1:
+        rate = (low + high) / 2
+        result = opened(target, rate, seconds, poisson=poisson)
+        yield result
+        low, high = (rate, high) if goal.met(result) else (low, rate)
+
+
+def best(results: list[Result], goal: Goal) -> float:
+    """The highest rate that met the goal; 0.0: none did."""
+    return max([result.wanted for result in results if goal.met(result)], default=0.0)

@@ -1,0 +1,92 @@
+"""`deepseek infer`: ask a model on a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import click
+
+from deepseek_serving.cli import options
+
+if TYPE_CHECKING:
+    from deepseek_serving.cli.asking import Client
+
+
+@click.command()
+@options.server
+@click.argument("model")
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each answer.")
+def infer(url: str, key: str, ca: Path | None, model: str, inputs: tuple[str, ...], as_json: bool) -> None:
+    """Ask MODEL on the server at URL about INPUTS: pictures, texts, .npy and .npz files of tensors.
+
+    An input that is no file is a text.
+    """
+    from deepseek_serving.cli.asking import Client
+
+    client, path = Client(url, key, ca), f"/v2/models/{quote(model, safe='')}"
+    for given in inputs:
+        file = Path(given)
+        if file.suffix in (".npy", ".npz") and file.is_file():
+            rows: Any = _tensors(client, path, file)
+        else:
+            body = file.read_bytes() if file.is_file() else given.encode()
+            rows = client.json(path + "/predict", body)["rows"]
+        if as_json:
+            click.echo(json.dumps({"input": given, "rows": rows}))
+        else:
+            _show(given, rows)
+
+
+def _show(given: str, rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, list) and value and isinstance(value[0], dict):
+                text = ", ".join(f"{item.get('label')} {item.get('score', 0):.3f}" for item in value)
+            else:
+                text = json.dumps(value)
+                text = text if len(text) <= 200 else f"{text[:197]}..."
+            click.echo(f"{given}  {name}: {text}")
+
+
+def _tensors(client: Client, path: str, file: Path) -> list[dict[str, Any]]:
+    """The answer to tensors, sent and received in binary form."""
+    import numpy as np
+
+    from deepseek_serving.oip import datatypes
+
+    wanted = {tensor["name"]: tensor["datatype"] for tensor in client.json(path)["inputs"]}
+    # Without pickles, which would run code.
+    loaded = np.load(file, allow_pickle=False)
+    arrays = {name: loaded[name] for name in loaded.files} if file.suffix == ".npz" else {next(iter(wanted)): loaded}
+    raws = {name: bytes(datatypes.to_bytes(array, wanted.get(name, ""))) for name, array in arrays.items()}
+    request = {
+        "parameters": {"binary_data_output": True},
+        "inputs": [
+            {
+                "name": name, "shape": list(array.shape), "datatype": datatypes.PROTOCOL.get(array.dtype.name, "BYTES"),
+                "parameters": {"binary_data_size": len(raws[name])},
+            }
+            for name, array in arrays.items()
+        ],
+    }  # fmt: skip
+    top = json.dumps(request).encode()
+    header = {"Inference-Header-Content-Length": str(len(top))}
+    content, headers = client.ask(path + "/infer", top + b"".join(raws.values()), **header)
+    length = int(headers["Inference-Header-Content-Length"])
+    return [_outputs(json.loads(content[:length])["outputs"], memoryview(content)[length:])]
+
+
+def _outputs(tensors: list[dict[str, Any]], binary: memoryview) -> dict[str, Any]:
+    from deepseek_serving.oip import datatypes
+
+    rows = {}
+    for tensor in tensors:
+        size = tensor["parameters"]["binary_data_size"]
+        array = datatypes.from_bytes(tensor["name"], tensor["datatype"], tensor["shape"], binary[:size], keep=False)
+        rows[tensor["name"]] = datatypes.to_list(array, tensor["datatype"])
+        binary = binary[size:]
+    return rows

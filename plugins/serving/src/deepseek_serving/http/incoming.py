@@ -1,0 +1,243 @@
+"""The reading half of a connection: bytes to requests.
+
+Written on `asyncio.BufferedProtocol`, so that a large body is read straight into the memory that its tensors will use.
+A head is parsed once: when the same bytes come again, on this connection or another, what was found is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+import httptools
+import numpy as np
+
+from deepseek_serving.http.message import Head, Headers
+
+if TYPE_CHECKING:
+    from deepseek_serving.http.front import Front
+
+#: Bodies that are not complete with their first read and have at least this many bytes to come are read directly.
+DIRECT = 16 << 10
+#: Requests that a client may send ahead before it is read no further.
+AHEAD = 16
+#: Tensors begin where a processor likes it.
+_ALIGNMENT = 64
+_END = b"\r\n\r\n"
+
+#: A request's head, its body, and whether the body's memory is the request's own, to be used by its tensors.
+Asked = tuple[Head, "bytes | memoryview", bool]
+
+
+class Incoming(asyncio.BufferedProtocol):
+    """The reading half of a connection.
+
+    Args:
+        front: what all connections share.
+
+    Attributes:
+        busy: the head of what is being answered; None: nothing is.
+        abandon: stops the answering, when the client goes.
+        arrived: when the request that is being answered was complete.
+        active: when something last happened.
+        began: since when a request is incomplete; None: none is.
+        writable: unset while the client does not read.
+    """
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._parser: Any = None
+        self._target = b""
+        self._headers: Headers = []
+        self._head: Head | None = None
+        self._chunks: list[bytes] = []
+        self._length = 0
+        #: Bytes that were read of a request whose head is not complete.
+        self._unread = 0
+        self._direct: memoryview | None = None
+        self._filled = 0
+        self._ahead: deque[Asked] = deque()
+        #: Nothing more is read; nothing more is written.
+        self._deaf = self._closing = False
+        self.busy: Head | None = None
+        self.abandon: Any = None
+        self.active = self.arrived = monotonic()
+        self.began: float | None = None
+        self.writable = asyncio.Event()
+        self.writable.set()
+
+    # What the transport calls.
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+        if len(self._ahead) <= AHEAD:
+            self._transport.resume_reading()
+        if self.busy is None and self._ahead:
+            self._serve(*self._ahead.popleft())
+
+    def get_buffer(self, sizehint: int) -> bytearray | memoryview:
+        return self._front.scratch if self._direct is None else self._direct[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._deaf:
+            return
+        self.active = monotonic()
+        if self._direct is not None:
+            self._filled += nbytes
+            if self._filled == len(self._direct):
+                body, self._direct = self._direct, None
+                self._complete(body, own=True)
+        elif self.began is not None or not self._recognize(nbytes):
+            self._parse(self._front.scratch[:nbytes])
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        self._target, self._headers, self._head = b"", [], None
+        self._length = 0
+
+    def on_url(self, url: bytes) -> None:
+        # In parts, when it comes in several reads.
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        parser, limits = self._parser, self._front.limits
+        keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        method = parser.get_method().decode("latin-1")
+        self._head = found = Head(method, self._target, self._headers, keep_alive=keep_alive)
+        found.road = self._front.look(found)
+        self._unread = 0
+        if found.size > limits.head:
+            self._too_long()
+        elif found.length is not None and found.length > limits.body:
+            self._too_large()
+        elif found.waits and not self._deaf:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._length += len(body)
+        if self._length > self._front.limits.body:
+            self._too_large()
+        elif not self._deaf:
+            self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        chunks, self._chunks = self._chunks, []
+        self._complete(chunks[0] if len(chunks) == 1 else b"".join(chunks), own=False)
+
+    # The road of a request.
+
+    def _recognize(self, count: int) -> bool:
+        """Take one whole request, or one whose body is still to come, whose head has come before."""
+        scratch = self._front.scratch
+        end = scratch.find(_END, 0, count) + 4
+        found = self._front.heads.get(bytes(scratch[:end])) if end > 3 else None
+        if found is None:
+            return False
+        length = found.length or 0
+        if count - end > length:
+            # Something follows it: the parser takes them apart.
+            return False
+        self._head = found
+        if count - end == length:
+            self._complete(bytes(scratch[end:count]), own=False)
+        elif length < DIRECT:
+            # Small bodies in pieces are the parser's, too: it is told what it has missed.
+            return False
+        else:
+            self.began = self.active
+            self._chunks = [bytes(scratch[end:count])]
+            self._read_directly(length)
+        return True
+
+    def _parse(self, data: bytearray) -> None:
+        fresh = self.began is None
+        if fresh:
+            self.began = self.active
+            if self._parser is None:
+                self._parser = httptools.HttpRequestParser(self)
+        if self._head is None or fresh:
+            self._unread += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Answered as what it also is, a request of HTTP/1.1; what follows on the connection is not read.
+            self._deaf = True
+        except httptools.HttpParserError as exc:
+            self.refuse(400, f"this is not HTTP/1.1: {exc}")
+        found = self._head
+        if fresh and found is not None:
+            self._remember(data, found)
+        if self.began is not None and not self._deaf:
+            self._go_on(found)
+
+    def _remember(self, data: bytearray, found: Head) -> None:
+        """Keep a head, if the parser found the body where it is looked for here: one request, and nothing odd."""
+        end = data.find(_END) + 4
+        if end > 3 and self._length == len(data) - end and data.startswith(found.method.encode()):
+            self._front.remember(bytes(data[:end]), found)
+
+    def _go_on(self, found: Head | None) -> None:
+        """The request is not complete: whether more of it is read, and how."""
+        if found is None:
+            if self._unread > self._front.limits.head:
+                self._too_long()
+        elif (found.length or 0) - self._length >= DIRECT:
+            # The parser would wait for the body; the next request is for a new one.
+            self._parser = None
+            self._read_directly(found.length or 0)
+
+    def _read_directly(self, expected: int) -> None:
+        """Let the rest of a body be written to where it will stay, its tensors aligned."""
+        memory = np.empty(expected + _ALIGNMENT, np.uint8)
+        header = self._head.header(b"inference-header-content-length") if self._head else None
+        tensors = int(header) if header is not None and header.isdigit() else 0
+        start = -(memory.ctypes.data + tensors) % _ALIGNMENT
+        self._direct = memory.data[start : start + expected]
+        self._filled = 0
+        for chunk in self._chunks:
+            self._direct[self._filled : self._filled + len(chunk)] = chunk
+            self._filled += len(chunk)
+        self._chunks = []
+
+    def _complete(self, body: bytes | memoryview, *, own: bool) -> None:
+        found = self._head
+        self.began = None
+        if self._deaf or found is None:
+            return
+        if self.busy is None and self.writable.is_set():
+            self._serve(found, body, own)
+        else:
+            self._ahead.append((found, body, own))
+            if len(self._ahead) > AHEAD:
+                self._transport.pause_reading()
+
+    def _serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
+        self.busy = found
+        self.arrived = self.active
+        self.serve(found, body, own)
+
+    def _too_long(self) -> None:
+        self.refuse(431, f"the head of the request is larger than {self._front.limits.head} bytes")
+
+    def _too_large(self) -> None:
+        self._chunks = []
+        self.refuse(413, f"the body is larger than {self._front.limits.body} bytes")
+
+    # What the writing half does.
+
+    def serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
+        raise NotImplementedError
+
+    def refuse(self, status: int, why: str) -> None:
+        raise NotImplementedError
