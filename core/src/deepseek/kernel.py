@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from msgspec.structs import replace
+
 from deepseek import devices, reader, verify
 from deepseek.config import Config, first_look, settle
 from deepseek.errors import ModelNotFoundError, OutOfMemoryError, PlanError
@@ -34,7 +36,11 @@ Configuration = str | Path | Mapping[str, Any]
 
 
 def build(
-    configuration: Configuration | Plan, *, overrides: Sequence[str] = (), plugins: Sequence[ModuleType] = ()
+    configuration: Configuration | Plan,
+    *,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[ModuleType] = (),
+    enable: Sequence[str] = (),
 ) -> Pipeline:
     """Assemble a pipeline and load its model.
 
@@ -42,6 +48,7 @@ def build(
         configuration: path of a YAML file, a mapping of the same shape, or a plan that `explain` made of one.
         overrides: ``key=value`` strings that go over it, as ``--set`` does.
         plugins: modules with hooks that take part although they are not installed.
+        enable: installed plugins that take part although the configuration's `version` does not name them.
 
     Raises:
         DeepSeekError: see `deepseek.errors`; whatever was built before the error is closed again.
@@ -53,10 +60,16 @@ def build(
     """
     if isinstance(configuration, Plan):
         return assemble(configuration)
-    return assemble(explain(configuration, overrides=overrides, plugins=plugins))
+    return assemble(explain(configuration, overrides=overrides, plugins=plugins, enable=enable))
 
 
-def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plugins: Sequence[ModuleType] = ()) -> Plan:
+def explain(
+    configuration: Configuration,
+    *,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[ModuleType] = (),
+    enable: Sequence[str] = (),
+) -> Plan:
     """Decide everything that `build` would do, without loading the model.
 
     Takes the same arguments and raises the same errors as `build`, those of loading excepted.
@@ -68,7 +81,7 @@ def explain(configuration: Configuration, *, overrides: Sequence[str] = (), plug
         load       onnx file -> onnx  [deepseek-onnxruntime ...]
         ...
     """
-    config, registry = configure(configuration, overrides, plugins)
+    config, registry = configure(configuration, overrides, plugins, enable)
     probed = [answer.value for answer in registry.ask("probe", config=config)]
     found = devices.merge([devices.cpu(), *probed])
     device = devices.choose(config.kernel.device, found, config.where("device"))
@@ -124,11 +137,12 @@ def _report(absent: Iterable[Plugin]) -> None:
 
 
 def configure(
-    configuration: Configuration, overrides: Sequence[str], plugins: Sequence[ModuleType]
+    configuration: Configuration, overrides: Sequence[str], plugins: Sequence[ModuleType], enable: Sequence[str]
 ) -> tuple[Config, Registry]:
     """Read the document, choose and import the plugins, then check the whole against their sections."""
     doc = reader.read(configuration, overrides)
     chosen = first_look(doc)
+    chosen = replace(chosen, plugins=replace(chosen.plugins, enable=[*chosen.plugins.enable, *enable]))
     found = [*discover(), *(from_module(module) for module in plugins)]
     registry = Registry(select(found, chosen, doc.where), chosen.plugins.optional)
     blocked = {plugin.name: plugin.why for plugin in registry.plugins if plugin.state != "active"}

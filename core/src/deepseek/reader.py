@@ -37,7 +37,9 @@ def read(source: str | Path | Mapping[str, object], overrides: Sequence[str] = (
     return document
 
 
-def read_settings(source: str | Path | Mapping[str, object], section: str, kind: type[SettingsT], overrides: Sequence[str] = ()) -> SettingsT:
+def read_settings(
+    source: str | Path | Mapping[str, object], section: str, kind: type[SettingsT], overrides: Sequence[str] = ()
+) -> SettingsT:
     """One plugin's settings from a file of their own, for what belongs to no single pipeline.
 
     Args:

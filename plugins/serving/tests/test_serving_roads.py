@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openai
 import pytest
-from onnx import TensorProto, helper, save
 from PIL import Image
 
 from deepseek_serving.settings import TracingSettings
@@ -66,36 +64,9 @@ def test_sequences_begin_with_their_start(shared: Running) -> None:
 
 
 @pytest.fixture(scope="module")
-def coded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A classifier of pictures and an embedder of texts, both tiny."""
-    folder = tmp_path_factory.mktemp("coded")
-    pixels = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
-    nodes = [helper.make_node("GlobalAveragePool", ["image"], ["a"]), helper.make_node("Flatten", ["a"], ["logits"])]
-    _save(folder / "color.onnx", nodes, pixels, logits)
-    (folder / "color.yaml").write_text(
-        "model: color.onnx\ninputs: {image: {crop: 8, scale: 255}}\n"
-        "outputs: {classes: {labels: colors.txt, top_k: 1}}\n"
-    )
-    (folder / "colors.txt").write_text("red\ngreen\nblue\n")
-    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"])
-    vectors = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["batch", "tokens", 4])
-    initial = helper.make_tensor("table", TensorProto.FLOAT, [3, 4], np.arange(12, dtype=np.float32))
-    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["last_hidden_state"])]
-    _save(folder / "embed.onnx", nodes, ids, vectors, initial)
-    (folder / "embed.yaml").write_text(
-        "model: embed.onnx\ninputs: {text: {tokenizer: tokenizer.json}}\noutputs: {embedding: {normalize: false}}\n"
-    )
-    model = {"type": "WordLevel", "vocab": {"[UNK]": 0, "hello": 1, "world": 2}, "unk_token": "[UNK]"}
-    tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}, "model": model}
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with serving(folder) as running:
+def coded(coded_models: Path) -> Iterator[Running]:
+    with serving(coded_models) as running:
         yield running
-
-
-def _save(path: Path, nodes: Any, x: Any, y: Any, *initial: Any) -> None:
-    graph = helper.make_graph(nodes, "g", [x], [y], list(initial))
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
 
 
 def test_a_picture_is_named_and_a_text_embedded(coded: Running) -> None:

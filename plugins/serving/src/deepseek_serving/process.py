@@ -13,6 +13,7 @@ from typing import Any
 import deepseek
 from deepseek.plugin import ConfigError, read_settings
 from deepseek_serving.folder import NAME, SERVER, Folder, OneFile, Tree
+from deepseek_serving.served import PLUGIN
 from deepseek_serving.server import Server
 from deepseek_serving.settings import ServerSettings
 
@@ -62,7 +63,7 @@ def places(
         return Tree(source, settings), settings, rest
     if config:
         return OneFile(source, name), _settings(config, own), rest
-    plan = deepseek.explain(source, overrides=overrides)
+    plan = deepseek.explain(source, overrides=overrides, enable=[PLUGIN])
     return OneFile(source, name), plan.config[ServerSettings], rest
 
 

@@ -40,6 +40,8 @@ _EARNED, _OUTLIER = 1000, 0.02
 #: Runs beyond the warm-up's own that tell how quick a small model is.
 _MORE = 20
 
+#: This plugin's own name: a pipeline that is served needs it, whatever version it names.
+PLUGIN = "serving"
 #: What `build` is given: modules of plugins that are not installed, in tests and programs.
 Plugins = Sequence[ModuleType]
 
@@ -154,9 +156,8 @@ class Served:
         """Build and warm up a pipeline; not on the loop. Raises DeepSeekError."""
         start = perf_counter()
         # What the meter counts outlives the pipeline.
-        pipeline = deepseek.build(
-            self.path, overrides=self._overrides, plugins=[meter(self.statistics), *self._plugins]
-        )
+        added = [meter(self.statistics), *self._plugins]
+        pipeline = deepseek.build(self.path, overrides=self._overrides, plugins=added, enable=[PLUGIN])
         try:
             settings = pipeline.plan.config[ServingSettings]
             self._warm_up(pipeline, settings)

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.asking import ask, plain, predict, stream
 from deepseek_serving.errors import NotReadyError, http_status, retry_after, text
-from deepseek_serving.http import generate
+from deepseek_serving.http import generate, openapi
 from deepseek_serving.http.administration import Administration, Page, object_of
 from deepseek_serving.http.dashboard import Dashboard
 from deepseek_serving.http.json import Json
@@ -44,6 +44,7 @@ class Pages:
         return [
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
+            Route("/openapi.json", self.openapi),
             *(
                 Route(path, self._known(page), methods=[verb])
                 for verb, path, page in (*self._table(), *Administration(self._server).table())
@@ -89,6 +90,10 @@ class Pages:
     async def ready(self, request: Request) -> Response:
         """Whether every model takes requests."""
         return Json({"ready": self._server.ready}, 200 if self._server.ready else 400)
+
+    async def openapi(self, request: Request) -> Response:
+        """The OpenAPI document."""
+        return Json(openapi.document())
 
     async def about(self, request: Request) -> Response:
         """Name, version and extensions."""
