@@ -39,11 +39,11 @@ def draw(url: str) -> None:
     """The page, after some seconds under load."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1180, "height": 620})
+        page = browser.new_page(viewport={"width": 1180, "height": 640})
         page.goto(url)
         page.set_input_files("#picture", ROOT / "examples/models/photos/chelsea.png")
         page.get_by_role("button", name="Send").click()
-        page.locator("#answer", has_text="score").wait_for()
+        page.locator("#answer", has_text="tabby").wait_for()
         page.wait_for_timeout(10_000)
         page.screenshot(path=TARGET)
         browser.close()

@@ -79,7 +79,7 @@ class EdgeCodec:
             raise InputError(f"{label} is of no known type", hint=f"known: {', '.join(sorted(self.suffixes))}")
 
     def encode(self, value: object) -> Mapping[str, Any]:
-        """See `deepseek.plugin.Codec.encode`: a path, bytes of a picture or text, a text, pixels, an array, a mapping."""
+        """See `deepseek.plugin.Codec.encode`: a path, a picture's or a text's bytes, a text, pixels, arrays."""
         if isinstance(value, Path) or (isinstance(value, str) and self._is_path(value)):
             items = list(self.read(Path(value), None))
             if len(items) != 1:

@@ -74,6 +74,14 @@ function bars(place, counts, sizes) {
   }));
 }
 
+// Named classes as people read them; anything else as JSON.
+function told(value) {
+  if (Array.isArray(value) && value[0] && value[0].label !== undefined) {
+    return value.map((item) => `\n  ${item.label} ${item.score.toFixed(3)}`).join("");
+  }
+  return JSON.stringify(value);
+}
+
 function show(state) {
   states.push(state);
   if (states.length > WINDOW + 1) states.shift();
@@ -133,7 +141,8 @@ $("ask-form").addEventListener("submit", async (event) => {
   const start = performance.now();
   try {
     const answer = await call(`v2/models/${encodeURIComponent($("model").value)}/predict`, { method: "POST", body });
-    $("answer").textContent = `${Math.round(performance.now() - start)} ms\n${JSON.stringify(answer.rows, null, 2)}`;
+    const lines = answer.rows.flatMap((row) => Object.entries(row).map(([name, value]) => `${name}: ${told(value)}`));
+    $("answer").textContent = [`${Math.round(performance.now() - start)} ms`, ...lines].join("\n");
   } catch (error) {
     $("answer").textContent = error.message;
   }

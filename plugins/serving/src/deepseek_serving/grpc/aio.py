@@ -11,12 +11,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
-from deepseek.plugin import ConfigError, DeepSeekError
+from deepseek.plugin import ConfigError, DeepSeekError, InputError
 from deepseek_serving.asking import ask
 from deepseek_serving.calls import StreamCall
 from deepseek_serving.errors import grpc_status, text
+from deepseek_serving.gatekeeper import ANYBODY
 from deepseek_serving.grpc import messages, schema
 from deepseek_serving.grpc.calls import Calls, response_of, table
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from deepseek_serving.server import Server
 
 logger = logging.getLogger("deepseek.serving")
+
+#: Calls that need no key: health, for probes.
+_FREE = ("ServerLive", "ServerReady")
 
 
 class AioService:
@@ -68,30 +73,32 @@ class AioService:
     def _handlers(self) -> Any:
         found = {}
         for name, (request, handler, response) in table(Calls(self._server)).items():
-            found[name] = grpc.unary_unary_rpc_method_handler(
-                self._unary(handler, response), request.FromString, response.SerializeToString
-            )
+            work = self._unary(request, handler, response, free=name in _FREE)
+            found[name] = grpc.unary_unary_rpc_method_handler(work, None, response.SerializeToString)
         found["ModelInfer"] = grpc.unary_unary_rpc_method_handler(
-            self._infer, schema.ModelInferRequest.FromString, schema.ModelInferResponse.SerializeToString
+            self._infer, None, schema.ModelInferResponse.SerializeToString
         )
         found["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-            self._stream, schema.ModelInferRequest.FromString, schema.ModelStreamInferResponse.SerializeToString
+            self._stream, None, schema.ModelStreamInferResponse.SerializeToString
         )
         return grpc.method_handlers_generic_handler(schema.SERVICE, found)
 
-    def _unary(self, handler: Callable[[Any, Any], Any], kind: Any) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def call(request: Any, context: Any) -> Any:
+    def _unary(
+        self, takes: Any, handler: Callable[[Any, Any], Any], kind: Any, *, free: bool
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def call(raw: bytes, context: Any) -> Any:
             try:
-                answer = handler(request, self._server.gatekeeper.caller(_headers(context)))
+                caller = ANYBODY if free else self._server.gatekeeper.caller(_headers(context))
+                answer = handler(_decoded(takes, raw), caller)
                 return response_of(kind, await answer if inspect.isawaitable(answer) else answer)
             except Exception as error:
                 await _abort(context, error)
 
         return call
 
-    async def _infer(self, request: Any, context: Any) -> Any:
+    async def _infer(self, raw: bytes, context: Any) -> Any:
         try:
-            model, question = self._question(request, context)
+            model, question = self._question(_decoded(schema.ModelInferRequest, raw), context)
             return messages.answer(model, question, await ask(model, question), self._server.admin.region)
         except Exception as error:
             await _abort(context, error)
@@ -102,8 +109,8 @@ class AioService:
         stream = Stream(self._server, outgoing.put_nowait)
 
         async def read() -> None:
-            async for request in incoming:
-                stream.ask(request, partial(self._question, request, context))
+            async for raw in incoming:
+                stream.ask(raw, partial(self._question, context=context))
             stream.finish()
 
         reading = asyncio.ensure_future(read())
@@ -140,14 +147,17 @@ class Stream:
         self._calls: set[StreamCall] = set()
         self._finishing = False
 
-    def ask(self, request: Any, question: Callable[[], Any]) -> None:
+    def ask(self, raw: bytes, question: Callable[[Any], Any]) -> None:
         """Take a request."""
+        name = ""
         try:
-            model, asked = question()
+            request = _decoded(schema.ModelInferRequest, raw)
+            name = request.id
+            model, asked = question(request)
             call = StreamCall(model, asked, self._done, monotonic(), lambda chunk: self._chunk(call, chunk))
             model.submit(call, asyncio.get_running_loop())
         except DeepSeekError as error:
-            self._fail(request.id, error)
+            self._fail(name, error)
         else:
             self._calls.add(call)
 
@@ -189,6 +199,14 @@ def _headers(context: Any) -> list[tuple[bytes, bytes]]:
         (key.encode(), value if isinstance(value, bytes) else value.encode())
         for key, value in context.invocation_metadata() or ()
     ]
+
+
+def _decoded(kind: Any, raw: bytes) -> Any:
+    """A message. Raises InputError: left to the library, that would be an error of the server's."""
+    try:
+        return kind.FromString(raw)
+    except DecodeError as exc:
+        raise InputError(f"the message is no {kind.DESCRIPTOR.name}: {exc}") from exc
 
 
 async def _abort(context: Any, error: Exception) -> None:

@@ -1,0 +1,94 @@
+"""The commands beside `serve`, run as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepseek_serving.bench.load import arrivals
+from serving_pieces import Running, serving
+
+
+def run(*arguments: str, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "deepseek", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_keys_are_made_listed_and_removed(tmp_path: Path) -> None:
+    file = str(tmp_path / "keys.json")
+    secret = run("keys", "add", file, "--tenant", "acme", "--rate", "10").stdout.strip()
+    assert secret.startswith("dsk_")
+    assert secret not in (tmp_path / "keys.json").read_text()
+    line = run("keys", "list", file).stdout.split()
+    assert line[1:] == ["acme", "10/s"]
+    run("keys", "remove", file, line[0])
+    assert run("keys", "list", file).stdout == ""
+    assert "no key `x`" in run("keys", "remove", file, "x", code=3).stderr
+    assert "no file of keys" in run("keys", "list", str(tmp_path / "none"), code=3).stderr
+
+
+@pytest.fixture(scope="module")
+def coded(coded_models: Path) -> Running:
+    with serving(coded_models) as running:
+        yield running
+
+
+def test_infer_takes_pictures_texts_and_tensors(coded: Running, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), (10, 200, 20)).save(tmp_path / "leaf.png")
+    np.save(tmp_path / "ids.npy", np.array([[1, 2]]))
+    assert "green" in run("infer", coded.url, "color", str(tmp_path / "leaf.png")).stdout
+    assert "[6.0, 7.0, 8.0, 9.0]" in run("infer", coded.url, "embed", "hello world").stdout
+    row = json.loads(run("infer", coded.url, "embed", str(tmp_path / "ids.npy"), "--json").stdout)
+    assert row["rows"][0]["last_hidden_state"] == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert "no model `nobody`" in run("infer", coded.url, "nobody", "a", code=1).stderr
+    assert "does not answer" in run("infer", "http://127.0.0.1:9", "a", "b", code=17).stderr
+    assert "no server's URL" in run("infer", "localhost", "a", "b", code=1).stderr
+
+
+def test_usage_as_table_csv_and_json(coded: Running) -> None:
+    coded.http.post("/v2/models/embed/predict", content=b"hello")
+    assert run("usage", coded.url).stdout.splitlines()[0].split()[:3] == ["tenant", "model", "version"]
+    rows = list(csv.DictReader(io.StringIO(run("usage", coded.url, "--format", "csv").stdout)))
+    told = json.loads(run("usage", coded.url, "--format", "json").stdout)["usage"]
+    assert {row["model"]: int(row["requests"]) for row in rows} == {row["model"]: row["requests"] for row in told}
+    assert all(row["compute_seconds"] >= 0 and row["device"] == "cpu" for row in told)
+
+
+@pytest.mark.slow
+def test_bench_writes_results_and_a_plot(shared: Running, tmp_path: Path) -> None:
+    where = ("bench", shared.url, "float", "--seconds", "0.5")
+    out, picture = tmp_path / "out.json", tmp_path / "out.png"
+    done = run(*where, "--clients", "4", "-o", str(out), "--plot", str(picture))
+    assert "no errors" in done.stdout
+    [result] = json.loads(out.read_text())["results"]
+    assert result["requests"] > 10
+    assert result["latency_ms"]["p50"] <= result["latency_ms"]["p99"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    run(*where, "--rate", "50", "--binary", "-o", str(out))
+    [result] = json.loads(out.read_text())["results"]
+    assert result["wanted"] == 50
+    assert 10 <= result["requests"] <= 50
+    ramp = run(*where, "--slo", "p99<0.0001ms", "-o", str(out))
+    assert "highest rate that keeps" in ramp.stdout
+    assert json.loads(out.read_text())["highest_rate"] == 0
+    assert "exclude one another" in run(*where, "--rate", "1", "--clients", "1", code=2).stderr
+    assert "is no goal" in run(*where, "--slo", "fast", code=1).stderr
+
+
+def test_arrivals_come_at_their_rate() -> None:
+    assert [round(at, 6) for at in arrivals(10, 0.45, poisson=False)] == [0, 0.1, 0.2, 0.3, 0.4]
+    gaps = np.diff(list(arrivals(1000, 20, poisson=True)))
+    assert abs(gaps.mean() - 1e-3) < 5e-5
+    # Of a Poisson process the gaps' deviation is their mean.
+    assert abs(gaps.std() - 1e-3) < 1e-4
