@@ -176,7 +176,7 @@ class Incoming(asyncio.BufferedProtocol):
         except httptools.HttpParserError as exc:
             self.refuse(400, f"this is not HTTP/1.1: {exc}")
         found = self._head
-        if fresh and found is not None:
+        if fresh and found is not None and not self._deaf:
             self._remember(data, found)
         if self.began is not None and not self._deaf:
             self._go_on(found)
