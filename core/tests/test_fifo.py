@@ -55,12 +55,27 @@ def test_requests_run_in_the_order_in_which_they_came() -> None:
     fifo.close()
 
 
+def test_several_workers_overlap_in_the_order_of_arrival() -> None:
+    gate = Gate()
+    executor = EchoExecutor(work=gate)
+    fifo = Fifo(executor, workers=2)
+    sinks = [ask(fifo, number) for number in range(6)]
+    while len(gate.seen) < 2:
+        pass
+    assert sorted(gate.seen) == [0, 1]
+    gate.open.set()
+    assert [sink.future.result(10)["x"] for sink in sinks] == list(range(6))
+    assert executor.most_at_once == 2
+    fifo.close()
+    assert not any(worker.is_alive() for worker in fifo._workers)
+
+
 def test_run_stays_on_the_callers_thread() -> None:
     threads = []
     fifo = Fifo(EchoExecutor(work=lambda inputs: threads.append(threading.current_thread())))
     assert fifo.run({"x": 1}, ONE) == {"x": 1}
     assert threads == [threading.current_thread()]
-    assert fifo._worker is None
+    assert fifo._workers == []
     fifo.close()
 
 

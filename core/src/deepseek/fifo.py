@@ -28,13 +28,19 @@ class FifoSettings(Settings):
     max_queue: Annotated[
         int, Meta(ge=1, description="Requests that may wait (those given to `submit`); beyond, they are refused.")
     ] = 1024
+    workers: Annotated[
+        int,
+        Meta(
+            ge=1, le=256, description="Threads that execute what waits; more than one for engines that run on one core."
+        ),
+    ] = 1
 
 
 class Fifo:
     """Runs requests in the order in which they came.
 
     `run` goes straight through on the caller's thread, behind the executor's limit on overlapping calls
-    but with no hop to another thread. `submit` hands over to one worker thread, started on first use.
+    but with no hop to another thread. `submit` hands over to worker threads, started on first use.
 
     Example:
         >>> from deepseek.testing import EchoExecutor
@@ -44,13 +50,14 @@ class Fifo:
         >>> fifo.close()
     """
 
-    def __init__(self, executor: Executor, max_queue: int = 1024) -> None:
+    def __init__(self, executor: Executor, max_queue: int = 1024, workers: int = 1) -> None:
         self._execute = executor.run
         self._max_queue = max_queue
+        self._most = workers
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         self._gate = Gate(executor.concurrency)
         self._lock = threading.Lock()
-        self._worker: threading.Thread | None = None
+        self._workers: list[threading.Thread] = []
         self._closed = False
 
     def run(self, inputs: Tensors, share: Share) -> dict[str, Any]:
@@ -69,24 +76,26 @@ class Fifo:
             if self._queue.qsize() >= self._max_queue:
                 hint = "send fewer at a time, or raise `fifo.max_queue`"
                 raise QueueFullError(f"{self._max_queue} requests are waiting already", hint=hint)
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="deepseek-fifo", daemon=True)
-                self._worker.start()
+            if len(self._workers) < self._most:
+                worker = threading.Thread(target=self._work, name="deepseek-fifo", daemon=True)
+                self._workers.append(worker)
+                worker.start()
             self._queue.put(request)
 
     def close(self) -> None:
-        """Finish what is queued and what runs on callers' threads, then end the worker."""
+        """Finish what is queued and what runs on callers' threads, then end the workers."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             self._queue.put(None)
-        if self._worker is threading.current_thread():
+        me = threading.current_thread()
+        if me in self._workers:
             # A future's callback closes the pipeline: what is queued is answered here, before the executor goes.
             self._work()
-            self._queue.put(None)
-        elif self._worker is not None:
-            self._worker.join()
+        for worker in self._workers:
+            if worker is not me:
+                worker.join()
         self._gate.close()
 
     def _work(self) -> None:
@@ -94,6 +103,8 @@ class Fifo:
             self._answer(request)
             # Or the last request's tensors would live until the next one comes.
             del request
+        # For the next worker: the end of the queue is the end for all.
+        self._queue.put(None)
 
     def _answer(self, request: Request) -> None:
         try:
@@ -115,9 +126,9 @@ def sections() -> dict[str, type[Settings]]:
 
 @hookimpl(trylast=True)
 def schedule(config: Config) -> Policy:
-    limit = config[FifoSettings].max_queue
+    settings = config[FifoSettings]
 
     def make(executors: Sequence[Executor]) -> Scheduler:
-        return Fifo(executors[0], limit)
+        return Fifo(executors[0], settings.max_queue, settings.workers)
 
-    return Policy("fifo", make, {"max_queue": limit})
+    return Policy("fifo", make, {"max_queue": settings.max_queue, "workers": settings.workers})

@@ -167,6 +167,7 @@ def test_a_raw_body(shared: Running) -> None:
         ("identity", GOOD, 200), ("gzip", gzip.compress(GOOD), 200),
         ("gzip", gzip.compress(bytes(100 << 20)), 413),
     ],
+    ids=["br", "not gzip", "half", "identity", "gzip", "bomb"],
 )  # fmt: skip
 def test_content_encodings(shared: Running, encoding: str, content: bytes, status: int) -> None:
     assert post(shared, content, **{"Content-Encoding": encoding})[0] == status

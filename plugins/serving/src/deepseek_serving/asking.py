@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -14,12 +14,22 @@ from deepseek_serving.errors import NotReadyError
 from deepseek_serving.oip.requests import Question
 from deepseek_serving.served import Served
 
+Trace = Callable[[Call], None]
 
-async def ask(model: Served, question: Question) -> Mapping[str, Any]:
-    """The model's answer; cancelling the task takes the request back. Raises DeepSeekError."""
+
+async def ask(model: Served, question: Question, trace: Trace | None = None) -> Mapping[str, Any]:
+    """The model's answer; cancelling the task takes the request back. Raises DeepSeekError.
+
+    Args:
+        model: who is asked.
+        question: what.
+        trace: called with the call, to have it traced.
+    """
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     call = Call(model, question, lambda _: done.set(), monotonic())
+    if trace is not None:
+        trace(call)
     model.submit(call, loop)
     try:
         await done.wait()

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from deepseek.plugin import ConfigError, DeepSeekError, InputError
-from deepseek_serving.asking import ask
+from deepseek_serving.asking import Trace, ask
 from deepseek_serving.calls import StreamCall
 from deepseek_serving.errors import grpc_status, text
 from deepseek_serving.gatekeeper import ANYBODY
@@ -97,11 +97,26 @@ class AioService:
         return call
 
     async def _infer(self, raw: bytes, context: Any) -> Any:
+        server, arrived = self._server, monotonic()
         try:
             model, question = self._question(_decoded(schema.ModelInferRequest, raw), context)
-            return messages.answer(model, question, await ask(model, question), self._server.admin.region)
+            outputs = await ask(model, question, self._trace(context))
+            answer = messages.answer(model, question, outputs, server.admin.region)
         except Exception as error:
+            self._log(context, grpc_status(error), 0, arrived)
             await _abort(context, error)
+        self._log(context, "OK", 0 if server.access is None else answer.ByteSize(), arrived)
+        return answer
+
+    def _trace(self, context: Any) -> Trace | None:
+        tracing = self._server.tracing
+        return None if tracing is None else lambda call: call.trace(tracing, _headers(context))
+
+    def _log(self, context: Any, status: str, length: int, arrived: float) -> None:
+        access = self._server.access
+        if access is not None:
+            name = dict(_headers(context)).get(b"x-request-id", b"").decode("latin-1")
+            access.line(name, context.peer(), "POST", "ModelInfer", status, length, monotonic() - arrived)
 
     async def _stream(self, incoming: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Every request's chunks as they come; an error ends its request, not the stream."""
