@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-CLIENTS := .venv-clients
+CLIENTS := $(VENV)/clients
 STAMP := $(VENV)/.installed
 PIPELINES := examples/classify.yaml examples/classify-onnxruntime.yaml examples/classify-tensorflow.yaml
 # Each worker may load three engines: a gigabyte.
@@ -61,4 +61,4 @@ $(CLIENTS)/.installed: requirements-clients.txt
 	@touch $@
 
 clean:           ## remove the environment and what was made
-	rm -rf $(VENV) $(CLIENTS) examples/models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) examples/models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

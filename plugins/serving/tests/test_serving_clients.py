@@ -13,11 +13,11 @@ import pytest
 from serving_pieces import Running, serving
 
 ROOT = Path(__file__).parents[3]
-PYTHON = ROOT / ".venv-clients/bin/python"
+PYTHON = ROOT / ".venv/clients/bin/python"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PYTHON.exists(), reason="kserve's client needs .venv-clients, which `make test-all` makes")
+@pytest.mark.skipif(not PYTHON.exists(), reason="kserve's client needs .venv/clients, which `make test-all` makes")
 @pytest.mark.parametrize(
     ("which", "clients"), [("triton", ["tritonclient.http", "tritonclient.grpc"]), ("kserve", ["kserve"])]
 )
