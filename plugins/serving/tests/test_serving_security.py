@@ -112,6 +112,14 @@ def test_keys_are_read_again_when_their_file_changes(locked: Locked) -> None:
     assert new.status_code == 200
 
 
+def test_pages_of_other_hosts_can_not_make_a_browser_change_the_server(tmp_path: Path) -> None:
+    write_models(tmp_path, {"echo": ""})
+    with serving(tmp_path, allow=["load"]) as running:
+        path = "/v2/repository/models/echo/load"
+        assert running.http.post(path, headers={"Origin": "http://evil.example"}).status_code == 403
+        assert running.http.post(path, headers={"Origin": running.url}).status_code == 200
+
+
 @pytest.fixture
 def ca() -> trustme.CA:
     return trustme.CA()

@@ -188,6 +188,7 @@ class StreamCall(Call):
     def deliver(self, part: Mapping[str, Any] | BaseException, last: bool) -> None:
         """A chunk of the answer has reached the loop."""
         self.last = last
+        self.model.progress = monotonic()
         if not isinstance(part, BaseException) and self._open:
             self._chunk(part)
         if last:

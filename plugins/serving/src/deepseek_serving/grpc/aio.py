@@ -190,7 +190,7 @@ class Stream:
     def _chunk(self, call: StreamCall, chunk: Mapping[str, Any]) -> None:
         try:
             response = messages.answer(call.model, call.question, chunk, self._server.admin.region)
-        except DeepSeekError as error:
+        except Exception as error:
             self._fail(call.question.id, error)
             return
         response.parameters["triton_final_response"].bool_param = call.last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from deepseek_serving.http.connection import Connection
     from deepseek_serving.served import Served
     from deepseek_serving.tracing import Tracing
+
+logger = logging.getLogger("deepseek.serving")
 
 _INFER = re.compile(rb"/v2/models/([^/?]+)(?:/versions/([^/?]+))?/infer(?:\?.*)?")
 _JSON, _BINARY = b"application/json", b"application/octet-stream"
@@ -105,7 +108,7 @@ class InferRoad:
             if self.tracing is not None:
                 call.trace(self.tracing, head.headers)
             model.submit(call, self._loop)
-        except DeepSeekError as error:
+        except Exception as error:
             respond_error(connection, error)
             return
         # Unless it is answered already.
@@ -141,7 +144,7 @@ class InferRoad:
         model = call.model
         try:
             top, parts = answers.render(model.frame, call.question, call.outputs or {}, model.labels, self._region)
-        except DeepSeekError as exc:
+        except Exception as exc:
             respond_error(connection, exc)
             return
         more: Headers = []
@@ -171,7 +174,9 @@ class HttpCall(Call):
 
 
 def respond_error(connection: Connection, error: BaseException) -> None:
-    """Answer with an error as the protocol has it."""
+    """Answer with an error as the protocol has it; what nobody foresaw is logged, and must not cost others theirs."""
+    if not isinstance(error, DeepSeekError):
+        logger.error("an inference request failed", exc_info=error)
     status = http_status(error)
     more: Headers = [(name.encode(), value.encode()) for name, value in retry_after(error, status).items()]
     if status == 401:
