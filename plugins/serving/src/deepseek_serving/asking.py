@@ -25,6 +25,8 @@ async def ask(model: Served, question: Question, trace: Trace | None = None) -> 
         question: what.
         trace: called with the call, to have it traced.
     """
+    if trace is None and model.prompt(question):
+        return model.execute(question, monotonic())
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     call = Call(model, question, lambda _: done.set(), monotonic())

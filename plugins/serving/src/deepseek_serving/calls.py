@@ -77,20 +77,6 @@ class Call:
             if not isinstance(exc, Exception):
                 raise
 
-    def run(self, run: Callable[..., Mapping[str, Any]]) -> float:
-        """Execute it here and now; the seconds that it took."""
-        question = self.question
-        self.started = monotonic()
-        try:
-            self.outputs = run(question.inputs, question.options)
-        except Exception as exc:
-            self.ended = monotonic()
-            self.settle(exc)
-        else:
-            self.ended = monotonic()
-            self.settle(None)
-        return self.ended - self.started
-
     def watch(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         """Answer at the deadline at the latest, wherever the request is then."""
         self._timer = loop.call_later(max(0.0, deadline - monotonic()), self._late)

@@ -10,28 +10,26 @@ from time import monotonic, perf_counter
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 import deepseek
 from deepseek.plugin import (
-    ANY,
     ClosedError,
     DeepSeekError,
-    InputError,
     Observer,
     QueueFullError,
     Signature,
     hookimpl,
 )
 from deepseek_serving.calls import Call
-from deepseek_serving.errors import NotReadyError
+from deepseek_serving.errors import NotReadyError, cause
 from deepseek_serving.handover import Handover, Traffic
 from deepseek_serving.oip import quick
 from deepseek_serving.oip.answers import Frame
-from deepseek_serving.oip.datatypes import NUMPY, PROTOCOL, Tensor
+from deepseek_serving.oip.recipes import Recipes
+from deepseek_serving.oip.requests import Question
 from deepseek_serving.sequences import Sequences
 from deepseek_serving.settings import ServingSettings
 from deepseek_serving.statistics import Statistics
+from deepseek_serving.warmup import timed, zeros
 
 logger = logging.getLogger("deepseek.serving")
 
@@ -79,6 +77,7 @@ class Served:
         self.settings = ServingSettings()
         self.labels: Mapping[str, Sequence[str]] = {}
         self.frame = Frame(name, version)
+        self.recipes = Recipes()
         self.quick_question: quick.Reader = lambda body: None
         self.progress = monotonic()
         self._overrides, self._plugins = overrides, plugins
@@ -88,7 +87,7 @@ class Served:
         self._alone = 0.0
         #: The same, as outliers since make it look.
         self._doubt = 0.0
-        #: When an execution on the loop began; 0.0: none is under way.
+        #: When an execution on the loop began; 0.0: none is under way. Looked at by the watchdog.
         self.entered = 0.0
 
     def submit(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
@@ -99,9 +98,6 @@ class Served:
         if question.sequence:
             self.sequences.check(question)
         deadline = question.options.deadline
-        if self._run is not None and deadline is None:
-            self._run_here(call, self._run)
-            return
         if deadline is not None:
             call.watch(loop, deadline)
         if not self.calls:
@@ -125,14 +121,27 @@ class Served:
         earned = plain and traffic.back >= _EARNED and 0 < max(self._alone, self._doubt) <= limit
         self._run = pipeline.run if earned and pipeline is not None else None
 
-    def _run_here(self, call: Call, run: Callable[..., Mapping[str, Any]]) -> None:
-        self.entered = call.queued
-        seconds = call.run(run)
-        self.entered = 0.0
-        self.traffic.ran(seconds)
-        if seconds > _OUTLIER:
+    def prompt(self, question: Question) -> bool:
+        """Whether a request may be executed here and now."""
+        return self._run is not None and question.options.deadline is None and not question.sequence
+
+    def execute(self, question: Question, arrived: float) -> Mapping[str, Any]:
+        """Execute a request here and now, and count it. Raises DeepSeekError."""
+        assert self._run is not None  # noqa: S101 -- `prompt` was asked
+        start = self.entered = monotonic()
+        try:
+            outputs = self._run(question.inputs, question.options)
+        except Exception as error:
+            self.statistics.failed(cause(error), monotonic() - arrived)
+            raise
+        finally:
+            self.entered = 0.0
+        end = monotonic()
+        if end - start > _OUTLIER:
             # Once it may be the machine's fault; several times in a second, the model is not quick after all.
             self._doubt = 2 * max(self._doubt, self._alone)
+        self.statistics.succeeded(arrived, start, start, end, end)
+        return outputs
 
     def send(self, call: Call) -> None:
         """Give a request to the scheduler. Raises DeepSeekError."""
@@ -199,40 +208,16 @@ class Served:
             return
         try:
             inputs = zeros(pipeline.signature, settings.warmup_shapes)
-            took = [_timed(pipeline, inputs) for _ in range(settings.warmup)]
+            took = [timed(pipeline, inputs) for _ in range(settings.warmup)]
             if took[-1] < _OUTLIER:
                 # The first runs find no cache warm, and say little of a small model.
-                took += [_timed(pipeline, inputs) for _ in range(_MORE)]
+                took += [timed(pipeline, inputs) for _ in range(_MORE)]
             self._alone = self.traffic.pace = min(took)
         except DeepSeekError as error:
             if settings.warmup_shapes:
                 raise
             # Shapes that nobody stated are guessed, and may be what the model can't take.
             logger.warning("%s: not warmed up, zeros of the shapes guessed do not suit: %s", self.name, error.what)
-
-
-def _timed(pipeline: deepseek.Pipeline, inputs: Mapping[str, Tensor]) -> float:
-    start = monotonic()
-    pipeline.executor.run(inputs, ())
-    return monotonic() - start
-
-
-def zeros(signature: Signature, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Inputs that a model takes: zeros and empty texts, 1 where a size is open and not given. Raises InputError."""
-    made: dict[str, Tensor] = {}
-    for spec in signature.inputs:
-        shape = shapes.get(spec.name)
-        if shape is None:
-            if spec.shape is None:
-                raise InputError(f"the shape of `{spec.name}` is not known", hint="state it in `serving.warmup_shapes`")
-            shape = [1 if size == ANY else size for size in spec.shape]
-        if spec.dtype == "str":
-            made[spec.name] = np.full(shape, "", object)
-        elif spec.dtype in PROTOCOL:
-            made[spec.name] = np.zeros(shape, NUMPY[PROTOCOL[spec.dtype]])
-        else:
-            raise InputError(f"`{spec.name}` is of the dtype `{spec.dtype}`, of which no zeros can be made")
-    return made
 
 
 def meter(statistics: Statistics) -> ModuleType:

@@ -28,6 +28,7 @@ from deepseek_serving.served import Plugins
 from deepseek_serving.settings import ServerSettings
 from deepseek_serving.tls import Tls
 from deepseek_serving.tracing import Tracing
+from deepseek_serving.watchdog import Watchdog
 from deepseek_serving.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Server:
             await self._listen()
         await self._listen_grpc()
         self.live = True
+        self._watchdog = Watchdog(self.repository, settings.stall)
         self._tasks.append(loop.create_task(self._look_after()))
         await self.repository.load_all()
         self.loading = False
@@ -190,6 +192,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if started:
+            self._watchdog.close()
             self.front.close()
             await self.repository.close()
         if self.tracing:

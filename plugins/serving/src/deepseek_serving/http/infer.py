@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import msgspec
@@ -104,6 +105,10 @@ class InferRoad:
                 raise ask.wrong
             model = self._find(ask.name, ask.version)
             question = self._question(model, ask, connection.arrived, body, own, tenant)
+            if self.tracing is None and model.prompt(question):
+                outputs = model.execute(question, connection.arrived)
+                self._write(connection, model, question, outputs, ask.accepts, [])
+                return
             call = HttpCall(self, connection, ask, model, question)
             if self.tracing is not None:
                 call.trace(self.tracing, head.headers)
@@ -111,9 +116,7 @@ class InferRoad:
         except Exception as error:
             respond_error(connection, error)
             return
-        # Unless it is answered already.
-        if connection.busy is head:
-            connection.abandon = call.cancel
+        connection.abandon = call.cancel
 
     def _question(
         self, model: Served, ask: Ask, arrived: float, body: bytes | memoryview, own: bool, tenant: str
@@ -130,9 +133,16 @@ class InferRoad:
                     return question
         elif ask.length == 0:
             return raw.parse_raw(memoryview(body), model.signature, keep=own, tenant=tenant, deadline=deadline)
-        return requests.parse(
+        elif deadline is None and not tenant:
+            question = model.recipes.read(body, ask.length, keep=own)
+            if question is not None:
+                return question
+        question = requests.parse(
             memoryview(body), ask.length, keep=own, tenant=tenant, region=self._region, deadline=deadline
         )
+        if ask.length is not None:
+            model.recipes.learn(body, ask.length, question)
+        return question
 
     def answer(self, call: HttpCall) -> None:
         """Write what came of a call."""
@@ -141,21 +151,26 @@ class InferRoad:
             if not isinstance(error, GoneError):
                 respond_error(connection, error)
             return
-        model = call.model
-        try:
-            top, parts = answers.render(model.frame, call.question, call.outputs or {}, model.labels, self._region)
-        except Exception as exc:
-            respond_error(connection, exc)
-            return
         more: Headers = []
         if call.tracing is not None:
             more.append((b"traceparent", call.tracing.parent(call.span)))
+        try:
+            self._write(connection, call.model, call.question, call.outputs or {}, call.accepts, more)
+        except Exception as exc:
+            respond_error(connection, exc)
+
+    def _write(
+        self, connection: Connection, model: Served, question: Question, outputs: Mapping[str, Any], accepts: bytes,
+        more: Headers,
+    ) -> None:  # fmt: skip
+        """Write an answer. Raises InputError for what can't travel as asked."""
+        top, parts = answers.render(model.frame, question, outputs, model.labels, self._region)
         kind, content = _JSON, [top, *parts]
         if parts:
             kind = _BINARY
             more.append((_LENGTH, b"%d" % len(top)))
-        if self._compress and call.accepts and sum(map(len, content)) >= _PACK:
-            small = packed(content, call.accepts)
+        if self._compress and accepts and sum(map(len, content)) >= _PACK:
+            small = packed(content, accepts)
             if small:
                 content = [small[0]]
                 more.append((b"content-encoding", small[1]))

@@ -106,6 +106,7 @@ class Frame:
         # `{"model_name":"...","model_version":"...","outputs":[`
         self._open = _encode(JsonAnswer(name, version, [])).removesuffix(b"]}")
         self._tensors: dict[tuple[str, np.dtype[Any], tuple[int, ...]], bytes] = {}
+        self._tops: dict[Any, bytes] = {}
 
     def whole(self, tensors: list[JsonTensor], name: str) -> bytes:
         """An answer from its parts."""
@@ -127,6 +128,35 @@ class Frame:
             parts.append(top + _encode(array.ravel().tolist()))
         return b"%b%b}]}" % (self._open, b"},".join(parts)) if parts else None
 
+    def binary(self, question: Question, outputs: Mapping[str, Any]) -> tuple[bytes, list[memoryview | bytes]] | None:
+        """An answer with all tensors as numbers in binary form; None where one is not of that kind."""
+        wishes = question.wishes
+        if wishes:
+            for wish in wishes:
+                if not wish.binary or wish.classes or wish.region is not None or wish.name not in outputs:
+                    return None
+            named_ = [(wish.name, outputs[wish.name]) for wish in wishes]
+        else:
+            named_ = list(outputs.items())
+        parts: list[memoryview | bytes] = []
+        key: list[Any] = []
+        for name, array in named_:
+            if type(array) is not np.ndarray or array.dtype not in _PLAIN:
+                return None
+            key.append((name, array.dtype, array.shape))
+            parts.append(datatypes.to_bytes(array, ""))
+        known = tuple(key)
+        top = self._tops.get(known)
+        if top is None:
+            if len(self._tops) > _SHAPES:
+                self._tops.clear()
+            tensors = [
+                JsonTensor(name, _datatype(dtype), shape, {"binary_data_size": len(part)})
+                for (name, dtype, shape), part in zip(known, parts, strict=True)
+            ]
+            top = self._tops[known] = self.whole(tensors, "")
+        return top, parts
+
 
 #: Element types whose values JSON has as they are, and how many shapes of tensors a frame knows.
 _PLAIN = frozenset(np.dtype(name) for name in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"))
@@ -142,10 +172,13 @@ def render(
     Raises:
         InputError: an output that the model does not have, or that can't travel as asked.
     """
-    if not (question.wishes or question.binary or question.id):
-        made = frame.plain(outputs)
-        if made is not None:
-            return made, []
+    if not question.id:
+        if not (question.wishes or question.binary):
+            made = frame.plain(outputs)
+            if made is not None:
+                return made, []
+        elif (both := frame.binary(question, outputs)) is not None:
+            return both
     tensors: list[JsonTensor] = []
     parts: list[memoryview | bytes] = []
     for output, value, wish in chosen(outputs, question):
