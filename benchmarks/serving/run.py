@@ -35,6 +35,7 @@ OIP = ("json", "binary", "grpc")
 SERVERS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     "deepseek": {"identity": ("identity", OIP), "image": ("identity_image", ("binary", "grpc")), "mlp": ("mlp", OIP)},
     "deepseek, 2 workers": {"identity": ("identity", OIP), "mlp": ("mlp", OIP)},
+    "deepseek, ONNX Runtime": {"identity": ("identity_onnx", OIP)},
     "triton": {"identity": ("identity", OIP), "image": ("identity_image", ("binary", "grpc")), "mlp": ("mlp", OIP)},
     "triton, 2 instances": {"mlp": ("mlp_i2", ("json", "grpc"))},
     "triton, Python backend": {"identity": ("identity_py", OIP)},
@@ -53,7 +54,7 @@ class Server:
         self.own = SERVERS[name][model][0]
         start = time.perf_counter()
         self.process = subprocess.Popen(
-            command(name, model, self.own, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            command(name, self.own, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
         path = "/health" if name == "litserve" else "/v2/health/ready"
@@ -83,11 +84,11 @@ class Server:
             self.process.wait()
 
 
-def command(name: str, model: str, own: str, port: int) -> list[str]:
+def command(name: str, own: str, port: int) -> list[str]:
     """How a server is started."""
     if name.startswith("deepseek"):
         more = ["--workers", "2"] if "workers" in name else []
-        serve = [sys.executable, "-m", "deepseek", "serve", str(PEERS / "deepseek" / model)]
+        serve = [sys.executable, "-m", "deepseek", "serve", str(PEERS / "deepseek" / own)]
         return [*serve, "--port", str(port), "--grpc-port", str(port + 1), "--log-level", "error", *more]
     peer = name.partition(",")[0]
     ports = [str(port)] if peer == "litserve" else [str(port), str(port + 1)]
@@ -100,12 +101,16 @@ def models() -> None:
     if not mlp.exists():
         bodies.make_mlp(mlp)
     ours = PEERS / "deepseek"
-    bodies.make_identity(ours / "identity/m.onnx", ["batch", 16])
-    bodies.make_identity(ours / "image/m.onnx", ["batch", 3, 224, 224])
-    for name, source in (("identity", "m.onnx"), ("image", "m.onnx"), ("mlp", str(mlp))):
+    bodies.make_identity(ours / "identity_onnx/m.onnx", ["batch", 16])
+    bodies.make_identity(ours / "identity_image/m.onnx", ["batch", 3, 224, 224])
+    # The engine of ./noop, which does as little as Triton's identity backend.
+    (ours / "identity").mkdir(parents=True, exist_ok=True)
+    (ours / "identity/m.noop").write_text("[-1, 16]")
+    (ours / "identity/identity.yaml").write_text("model: m.noop\n")
+    for name, more in (("identity_onnx", ""), ("identity_image", ""), ("mlp", "fifo: {workers: 2}\n")):
         (ours / name).mkdir(exist_ok=True)
-        pipeline = f"model: {source}\nonnxruntime: {{threads: 1}}\n"
-        (ours / name / f"{SERVERS['deepseek'][name][0]}.yaml").write_text(pipeline)
+        source = mlp if name == "mlp" else "m.onnx"
+        (ours / name / f"{name}.yaml").write_text(f"model: {source}\nonnxruntime: {{threads: 1}}\n{more}")
     bodies.write(BODIES)
 
 

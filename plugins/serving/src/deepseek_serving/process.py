@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -40,6 +41,12 @@ def log_to_stderr(level: str) -> None:
     """Where logs go, from a level on."""
     logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def settle_memory() -> None:
+    """Keep what was made by now out of collections of garbage: it stays, and a look at it all stops the loop."""
+    gc.collect()
+    gc.freeze()
 
 
 def announce(what: str) -> None:
@@ -93,6 +100,7 @@ async def _serve(server: Server) -> None:
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             await starting
+            settle_memory()
             announce(server.summary())
         await waiting
     finally:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from deepseek_serving.http.connection import Connection
@@ -13,6 +11,9 @@ from deepseek_serving.workers.slots import ANSWERING, ASKED, IDLE
 
 if TYPE_CHECKING:
     from deepseek_serving.http.front import Front
+
+#: How often a connection whose client reads slowly is looked at, in seconds.
+_LOOK = 0.05
 
 
 class SharedConnection(Connection):
@@ -28,17 +29,12 @@ class SharedConnection(Connection):
     def __init__(self, front: Front, slot: int, states: memoryview, gone: Callable[[int], None]) -> None:
         super().__init__(front)
         self._slot, self._states, self._gone = slot, states, gone
-        self._plain: int | None = None
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         # Before the read, not after it: what has left the kernel another worker would miss.
         if self._states[self._slot] == IDLE:
             self._states[self._slot] = ASKED
         return super().get_buffer(sizehint)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._plain = None if self.encrypted else transport.get_extra_info("socket").fileno()
 
     def write(self, data: bytes) -> None:
         self._states[self._slot] = ANSWERING
@@ -58,16 +54,10 @@ class SharedConnection(Connection):
 
     def _send(self, data: bytes) -> None:
         self._states[self._slot] = ANSWERING
-        # At once, not at the end of the loop's turn: for so long nobody could tell whether there was an answer.
-        if self._plain is not None and self._transport.get_write_buffer_size() == 0:
-            # What can't be written now, or not at all, is left to the transport.
-            with suppress(OSError):
-                data = data[os.write(self._plain, data) :]
-            if not data and not self._ahead:
-                self._states[self._slot] = IDLE
-                return
-        if data:
-            super()._send(data)
+        super()._send(data)
+        # Here and not in `finish` alone: the shorter nobody can tell whether there was an answer, the better.
+        if self._transport.get_write_buffer_size() == 0 and not self._ahead:
+            self._states[self._slot] = IDLE
 
     def _send_large(self, parts: list[bytes | memoryview]) -> None:
         self._states[self._slot] = ANSWERING
@@ -78,7 +68,7 @@ class SharedConnection(Connection):
         if self._closing:
             return
         if self._transport.get_write_buffer_size():
-            asyncio.get_running_loop().call_soon(self._written)
+            asyncio.get_running_loop().call_later(_LOOK, self._written)
             return
         at_rest = self.busy is None and self.began is None and not self._ahead
         self._states[self._slot] = IDLE if at_rest else ASKED

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from deepseek.plugin import DeepSeekError
-from deepseek_serving.process import log_to_stderr, places, run_on_loop
+from deepseek_serving.process import log_to_stderr, places, run_on_loop, settle_memory
 from deepseek_serving.reports import Report, together
 from deepseek_serving.server import Server
 from deepseek_serving.workers.channel import Channel
@@ -108,6 +108,7 @@ async def _serve(end: socket.socket, start: dict[str, Any]) -> None:
     loop.add_signal_handler(signal.SIGTERM, worker.ended.set)
     try:
         await server.start(listen=False)
+        settle_memory()
         worker.channel.send({"ready": True, "summary": server.names(), "grpc_port": server.grpc_port})
         await worker.ended.wait()
     finally:
