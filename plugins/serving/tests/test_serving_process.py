@@ -97,13 +97,14 @@ def test_unloading_gives_the_memory_back(tmp_path: Path) -> None:
     process = psutil.Process(running.process.pid)
     without = []
     with httpx.Client(base_url=running.url, timeout=60) as client:
-        for _ in range(3):
+        for _ in range(5):
             loaded = process.memory_info().rss
             assert client.post("/v2/repository/models/big/unload").status_code == 200
             without.append(process.memory_info().rss)
             assert loaded - without[-1] > 0.9 * weights.ByteSize()
             assert client.post("/v2/repository/models/big/load").status_code == 200
-    assert max(without) < without[0] + (8 << 20)
+    # Allocators keep some for later; a second time would be a leak.
+    assert max(without) < without[0] + 0.15 * weights.ByteSize()
     running.process.terminate()
     assert running.process.wait(30) == 0
     running.process.communicate()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2 as httpx
@@ -40,7 +41,11 @@ class Workers:
         self.url, self.grpc = words[3], words[5].removeprefix("grpc://")
 
     def pids(self) -> list[int]:
-        return [child.pid for child in psutil.Process(self.process.pid).children() if child.status() != "zombie"]
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                found += [child.pid] if child.status() != "zombie" else []
+        return found
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from deepseek_serving.http.infer import InferRoad
 from deepseek_serving.http.message import Head
 from deepseek_serving.http.shared import SharedConnection
 from deepseek_serving.settings import LimitSettings
+from deepseek_serving.workers.slots import Slots
 
 logger = logging.getLogger("deepseek.serving")
 
@@ -61,9 +62,9 @@ class Front:
         """A protocol for a new connection."""
         return Connection(self)
 
-    def connection(self, slot: int, states: memoryview, gone: Callable[[int], None]) -> Connection:
+    def connection(self, slot: int, slots: Slots, gone: Callable[[int], None]) -> Connection:
         """A protocol for a connection that a supervisor keeps a hold of."""
-        return SharedConnection(self, slot, states, gone)
+        return SharedConnection(self, slot, slots, gone)
 
     def opened(self, connection: Connection) -> None:
         """A client has connected."""

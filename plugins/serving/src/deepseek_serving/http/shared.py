@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from deepseek_serving.http.connection import Connection
-from deepseek_serving.workers.slots import ANSWERING, ASKED, IDLE
+from deepseek_serving.workers.slots import AHEAD, ANSWERING, ASKED, IDLE, Slots
 
 if TYPE_CHECKING:
     from deepseek_serving.http.front import Front
@@ -22,22 +22,26 @@ class SharedConnection(Connection):
     Args:
         front: what all connections share.
         slot: its number in the table.
-        states: the table, which the supervisor reads when this process has died.
+        slots: the table, which the supervisor reads when this process has died.
         gone: called with the number when the connection has ended.
     """
 
-    def __init__(self, front: Front, slot: int, states: memoryview, gone: Callable[[int], None]) -> None:
+    def __init__(self, front: Front, slot: int, slots: Slots, gone: Callable[[int], None]) -> None:
         super().__init__(front)
-        self._slot, self._states, self._gone = slot, states, gone
+        self._slot, self._slots, self._gone = slot, slots, gone
+        self._states = slots.states
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         # Before the read, not after it: what has left the kernel another worker would miss.
-        if self._states[self._slot] == IDLE:
+        state = self._states[self._slot]
+        if state == IDLE:
             self._states[self._slot] = ASKED
+        elif state == ANSWERING:
+            self._states[self._slot] = AHEAD
         return super().get_buffer(sizehint)
 
     def write(self, data: bytes) -> None:
-        self._states[self._slot] = ANSWERING
+        self._answering(len(data))
         super().write(data)
 
     def finish(self, *, close: bool) -> None:
@@ -53,15 +57,19 @@ class SharedConnection(Connection):
         self._written()
 
     def _send(self, data: bytes) -> None:
-        self._states[self._slot] = ANSWERING
+        self._answering(len(data))
         super()._send(data)
-        # Here and not in `finish` alone: the shorter nobody can tell whether there was an answer, the better.
-        if self._transport.get_write_buffer_size() == 0 and not self._ahead:
-            self._states[self._slot] = IDLE
 
     def _send_large(self, parts: list[bytes | memoryview]) -> None:
-        self._states[self._slot] = ANSWERING
+        self._answering(sum(map(len, parts)))
         super()._send_large(parts)
+
+    def _answering(self, length: int) -> None:
+        """Note that an answer begins, of so many bytes."""
+        slots, slot = self._slots, self._slot
+        slots.before[slot] = slots.after[slot]
+        slots.after[slot] += length
+        self._states[slot] = AHEAD if self._ahead or self.began is not None else ANSWERING
 
     def _written(self) -> None:
         """Note what the connection is at, now or when all that was written has left."""

@@ -151,8 +151,8 @@ class Supervisor:
                 refuse(accepted)
                 return
             slot = self._free.pop()
+            self._slots.open(slot)
         worker = min(able, key=lambda worker: len(worker.slots))
-        self._slots.states[slot] = IDLE
         worker.slots[slot] = accepted
         worker.channel.send({"slot": slot, "socket": True}, accepted)
 
@@ -206,11 +206,12 @@ class Supervisor:
             self._spawn()
 
     def _inherit(self, slot: int, held: socket.socket) -> None:
-        state = self._slots.states[slot]
-        if state == IDLE:
+        state = self._slots.state(slot, held)
+        # What TLS agreed on died with the worker: nobody else can say anything.
+        if state == IDLE and not self.settings.tls:
+            self._slots.states[slot] = IDLE
             self._give(held, slot)
             return
-        # Over TLS nobody else can say anything.
         if state == ASKED and not self.settings.tls:
             refuse(held)
         else:

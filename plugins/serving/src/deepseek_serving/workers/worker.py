@@ -72,7 +72,7 @@ class Worker:
 
     async def _adopt(self, slot: int, passed: socket.socket) -> None:
         passed.setblocking(False)
-        connection = self._server.front.connection(slot, self._slots.states, self.gone)
+        connection = self._server.front.connection(slot, self._slots, self.gone)
         try:
             tls = self._server.tls
             await asyncio.get_running_loop().connect_accepted_socket(
