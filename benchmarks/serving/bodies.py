@@ -114,7 +114,11 @@ def answer(kind: str, folder: Path, name: str, model: str, port: int) -> Array:
             got = call(_message(name, model), wait_for_ready=True, timeout=60)
         return np.frombuffer(got.raw_output_contents[0], np.float32).reshape(got.outputs[0].shape)
     if kind == "lit":
-        body, _ = _post(f"http://127.0.0.1:{port}/predict", (folder / f"{name}.lit.json").read_bytes(), {})
+        body, _ = _post(
+            f"http://127.0.0.1:{port}/predict",
+            (folder / f"{name}.lit.json").read_bytes(),
+            {"Content-Type": "application/json"},
+        )
         return np.array(json.loads(body)["output"], np.float32)[None]
     url = f"http://127.0.0.1:{port}/v2/models/{model}/infer"
     if kind == "json":

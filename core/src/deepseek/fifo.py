@@ -78,8 +78,8 @@ class Fifo:
                 raise QueueFullError(f"{self._max_queue} requests are waiting already", hint=hint)
             if len(self._workers) < self._most:
                 worker = threading.Thread(target=self._work, name="deepseek-fifo", daemon=True)
-                self._workers.append(worker)
                 worker.start()
+                self._workers.append(worker)
             self._queue.put(request)
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "not UTF-8": (b'{"inputs":"\xff"}', "not"),
     "no inputs": (b"{}", "missing required field `inputs`"),
     "nested 5000 deep": (DEEP, "nested too deeply"),
-    "nested 150 deep": (tensor(data=json.loads("[" * 150 + "1" + "]" * 150)), "no tensor"),
+    "nested 150 deep": (tensor(data=json.loads("[" * 150 + "1" + "]" * 150)), "more than 100 deep"),
     "NaN": (GOOD.replace(b"1.0", b"NaN", 1), "not JSON"),
     "Infinity": (GOOD.replace(b"1.0", b"Infinity", 1), "not JSON"),
     "a number beyond FP32": (tensor(data=[1e39] * 16), "out of FP32's range"),
@@ -70,6 +70,10 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "too many elements": (tensor(data=[1.0] * 17), "needs 16 elements, 17 came"),
     "negative dimension": (tensor(shape=[-1, -16]), "negative dimension"),
     "a product that overflows": (tensor(shape=[2**40, 2**40]), "too many elements"),
+    "more dimensions than an array has": (tensor(shape=[1] * 65), "more than 32"),
+    "nothing of very much": (tensor(shape=[0, 2**62], data=[]), "too many elements"),
+    "a timeout beyond any": (request(parameters={"timeout": 10**400}), "`timeout`"),
+    "a long text for a number": (tensor(data=["x" * 1000000] + [""] * 15), "given as numbers"),
     "a dimension beyond 64 bits": (tensor(shape=[2**70, 1]), "too many elements"),
     "missing input": (request(inputs=[]), "the input `x` is missing"),
     "extra input": (request(inputs=[X, {**X, "name": "z"}]), "no input `z`"),
@@ -237,6 +241,37 @@ def test_requests_sent_ahead_are_answered_in_order(shared: Running) -> None:
         while block := connection.recv(65536):
             answer += block
     assert [float(part.partition(b",")[0]) for part in answer.split(b'"data":[')[1:]] == list(range(40))
+
+
+def test_a_body_is_never_taken_for_a_request(shared: Running) -> None:
+    """The head of the second request comes with the first; its body looks like a request whose head is known."""
+    known = b"POST /v2/models/nobody/infer HTTP/1.1\r\ncontent-length: 2\r\n\r\n"
+    exchange(shared, known + b"{}" + b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+    first = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(GOOD) + GOOD
+    inner = known + b"{}"
+    second = b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(inner)
+    host, _, port = shared.address.partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(known + b"{}")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(first + second)
+        got = connection.recv(65536)
+        connection.sendall(inner)
+        while block := connection.recv(65536):
+            got += block
+    assert [part[:3] for part in got.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
+
+
+def test_what_is_no_request_is_answered_after_those_before_it(shared: Running) -> None:
+    request = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(GOOD) + GOOD
+    got = exchange(shared, request * 20 + b"nonsense\r\n\r\n")
+    assert [part[:3] for part in got.split(b"HTTP/1.1 ")[1:]] == [b"200"] * 20 + [b"400"]
+
+
+def test_keys_do_not_come_behind_a_body(shared: Running) -> None:
+    chunked = b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    body = b"%x\r\n%b\r\n0\r\ncontent-encoding: br\r\n\r\n" % (len(GOOD), GOOD)
+    assert exchange(shared, chunked + body).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_chunked_body_and_a_body_in_pieces(shared: Running) -> None:

@@ -141,7 +141,25 @@ def test_a_model_that_hangs_is_not_ready_and_is_replaced(tmp_path: Path) -> None
         blocked.go.set()
 
 
-def test_health_and_metrics_answer_while_a_model_loads(tmp_path: Path) -> None:
+def test_a_model_that_hangs_is_noticed_under_traffic_too(tmp_path: Path) -> None:
+    write_models(tmp_path, {"slow": {"fifo": {"max_queue": 1}, "serving": {"timeout": "50ms"}}})
+    with serving(tmp_path, stall="500ms") as running:
+        blocked = Blocked("slow.puppet")
+        first = later(running, 1)
+        blocked.entered.acquire()
+        # Refused for a full queue, or late: neither is a sign of life.
+        while "stopped answering" not in running.http.get("/state").text and len(blocked.runs) < 2:
+            running.infer("slow", ROW)
+            if running.http.get("/v2/models/slow/ready").status_code != 200:
+                break
+        assert first.result().status_code == 503
+        del works["slow.puppet"]
+        while running.infer("slow", ROW).status_code != 200:
+            pass
+        blocked.go.set()
+
+
+def test_loading_that_fails_leaves_what_served(tmp_path: Path) -> None:
     write_models(tmp_path, {"echo": ""})
     with serving(tmp_path, allow=["load"]) as running:
         assert running.http.get("/v2/health/ready").json() == {"ready": True}

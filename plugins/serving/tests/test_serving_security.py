@@ -17,6 +17,7 @@ import tritonclient.http as triton_http
 import trustme
 from tritonclient.utils import InferenceServerException
 
+from deepseek.plugin import DeepSeekError
 from deepseek_serving import keys
 from serving_pieces import Running, serving, triton_client, write_models
 
@@ -107,9 +108,12 @@ def test_keys_are_read_again_when_their_file_changes(locked: Locked) -> None:
     keys.remove(locked.file, name)
     while ask(locked.running, locked.secrets["acme"]).status_code != 401:
         pass
-    locked.file.write_text("{")
-    new = ask(locked.running, locked.secrets["admin"])
-    assert new.status_code == 200
+    for broken in ("{", '[{"id": "a", "tenant": "b", "sha256": "none"}]'):
+        locked.file.write_text(broken)
+        with pytest.raises(DeepSeekError):
+            keys.read(locked.file)
+        locked.running.on_loop(locked.running.server.gatekeeper.refresh)
+        assert ask(locked.running, locked.secrets["admin"]).status_code == 200
 
 
 def test_pages_of_other_hosts_can_not_make_a_browser_change_the_server(tmp_path: Path) -> None:
@@ -118,6 +122,12 @@ def test_pages_of_other_hosts_can_not_make_a_browser_change_the_server(tmp_path:
         path = "/v2/repository/models/echo/load"
         assert running.http.post(path, headers={"Origin": "http://evil.example"}).status_code == 403
         assert running.http.post(path, headers={"Origin": running.url}).status_code == 200
+        # A name that somebody made lead here.
+        assert running.http.get("/state", headers={"Host": "evil.example:8000"}).status_code == 403
+        assert running.http.get("/state", headers={"Host": "localhost:8000"}).status_code == 200
+        row = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 1, 1, 1]}]}
+        infer = running.http.post("/v2/models/echo/infer", json=row, headers={"Origin": "http://evil.example"})
+        assert infer.status_code == 403
 
 
 @pytest.fixture

@@ -61,7 +61,8 @@ class Admin:
         return {
             "now": time.time(), "started": report.started, "ready": report.ready, "connections": report.connections,
             "resident_bytes": report.resident_bytes, "server": metadata.server(), "bounds": TIMES, "sizes": SIZES,
-            "models": [msgspec.to_builtins(model) for model in report.served],
+            # Who used them is for those to know who may: see `usage`.
+            "models": [_without_usage(msgspec.to_builtins(model)) for model in report.served],
             "index": self._server.repository.index(),
         }  # fmt: skip
 
@@ -151,6 +152,11 @@ def _log_settings() -> dict[str, Any]:
         "log_file": "", "log_info": level <= logging.INFO, "log_warning": level <= logging.WARNING,
         "log_error": level <= logging.ERROR, "log_verbose_level": int(level <= logging.DEBUG), "log_format": "default",
     }  # fmt: skip
+
+
+def _without_usage(model: dict[str, Any]) -> dict[str, Any]:
+    del model["counts"]["usage"]
+    return model
 
 
 def usage_rows(report: Report, tenant: str | None = None) -> list[dict[str, Any]]:

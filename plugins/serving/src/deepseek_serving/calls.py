@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from deepseek.plugin import DeadlineError, DeepSeekError
-from deepseek_serving.errors import GoneError, cause
+from deepseek.plugin import DeadlineError
+from deepseek_serving.errors import GoneError, UnsupportedError, cause
 from deepseek_serving.oip.requests import Question
 
 if TYPE_CHECKING:
@@ -85,14 +85,15 @@ class Call:
         """See `deepseek.plugin.Sink.start`."""
         if not self._open:
             self.traffic.back += 1
+            self.model.progress = monotonic()
             self._handover.skipped()
             return False
-        self.started = monotonic()
+        self.started = self.model.progress = monotonic()
         return True
 
     def put(self, chunk: Mapping[str, Any], *, last: bool) -> bool:
         """See `deepseek.plugin.Sink.put`."""
-        self.ended = monotonic()
+        self.ended = self.model.progress = monotonic()
         if last:
             traffic = self.traffic
             traffic.back += 1
@@ -102,7 +103,7 @@ class Call:
 
     def fail(self, error: BaseException) -> None:
         """See `deepseek.plugin.Sink.fail`."""
-        self.ended = monotonic()
+        self.ended = self.model.progress = monotonic()
         self.traffic.back += 1
         self._handover.post((self, error, True))
 
@@ -115,7 +116,7 @@ class Call:
             self.settle(None)
         else:
             hint = "ask over generate_stream or ModelStreamInfer"
-            self.settle(DeepSeekError("the answer comes in several parts", hint=hint))
+            self.settle(UnsupportedError("the answer comes in several parts", hint=hint))
 
     def cancel(self) -> None:
         """The client has gone: nobody waits for the answer."""
@@ -174,7 +175,6 @@ class StreamCall(Call):
     def deliver(self, part: Mapping[str, Any] | BaseException, last: bool) -> None:
         """A chunk of the answer has reached the loop."""
         self.last = last
-        self.model.progress = monotonic()
         if not isinstance(part, BaseException) and self._open:
             self._chunk(part)
         if last:

@@ -86,6 +86,7 @@ class Gatekeeper:
         self._buckets: dict[str, Bucket] = {}
         if path is not None:
             self._read(path)
+            self._changed = path.stat().st_mtime_ns
 
     def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """The tenant that makes an inference request. Raises UnauthorizedError, TooFastError."""
@@ -115,19 +116,22 @@ class Gatekeeper:
 
     def refresh(self) -> None:
         """Read the keys again when their file has changed; one that is broken changes nothing."""
+        if self._path is None:
+            return
         try:
-            if self._path is not None and self._path.stat().st_mtime_ns != self._changed:
+            changed = self._path.stat().st_mtime_ns
+            if changed != self._changed:
+                # Before it is read: one that is broken is told of once.
+                self._changed = changed
                 self._read(self._path)
                 logger.info("the keys were read again: %d", len(self._keys))
         except OSError as exc:
             logger.error("the file of keys can't be looked at: %s; those known go on", exc.strerror)
         except ConfigError as error:
-            self._changed = self._path.stat().st_mtime_ns if self._path else 0
             logger.error("%s; those known go on", error.what)
 
     def _read(self, path: Path) -> None:
         found = keys.read(path)
-        self._changed = path.stat().st_mtime_ns
         self._keys = {bytes.fromhex(key.sha256): key for key in found}
         rates: dict[str, tuple[float, float]] = {}
         for key in found:

@@ -45,10 +45,13 @@ def digest(key: bytes) -> bytes:
 def read(path: Path) -> list[Key]:
     """The keys of a file. Raises ConfigError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Key])
+        found = msgspec.json.decode(path.read_bytes(), type=list[Key])
+        if any(len(bytes.fromhex(key.sha256)) != 32 for key in found):
+            raise ValueError("a hash has not 64 hexadecimal digits")
+        return found
     except FileNotFoundError:
         raise ConfigError("there is no file of keys", where=str(path), hint="make one: deepseek keys add") from None
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (OSError, ValueError) as exc:
         raise ConfigError(f"the file of keys can't be read: {exc}", where=str(path)) from exc
 
 

@@ -28,10 +28,12 @@ class Metrics(Collector):
 
     Args:
         report: what its processes counted.
+        tenant: whose usage is told; None: everybody's.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, tenant: str | None = None) -> None:
         self._report = report
+        self._tenant = tenant
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The page and its content type, as the scraper accepts it."""
@@ -103,7 +105,7 @@ class Metrics(Collector):
         seconds = CounterMetricFamily(
             "deepseek_usage_compute_seconds", "Time in the executor, by tenant.", labels=labels
         )
-        for row in usage_rows(self._report):
+        for row in usage_rows(self._report, self._tenant):
             key = (row["tenant"], row["model"], row["version"], row["device"])
             requests.add_metric(key, row["requests"])
             rows.add_metric(key, row["rows"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
@@ -24,6 +25,8 @@ logger = logging.getLogger("deepseek.serving")
 def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str], log_level: str) -> int:
     """Serve until a signal ends it; the exit code."""
     log_to_stderr(log_level)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     folder, settings, rest = places(source, name=name, config=config, overrides=overrides)
     if settings.workers > 1:
         from deepseek_serving.workers import supervisor

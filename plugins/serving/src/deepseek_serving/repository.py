@@ -19,6 +19,9 @@ from deepseek_serving.threads import off_loop
 
 logger = logging.getLogger("deepseek.serving")
 
+#: Seconds that the unloading of a model waits for its requests in flight.
+_CLOSING = 60.0
+
 
 class Changes(NamedTuple):
     """What a look at the folder found: models that changed or are new, with their prints, and models that are gone."""
@@ -142,14 +145,17 @@ class Repository:
                 raise UnknownError(f"there is no model `{name}`")
             self._failed.pop(name, None)
             closings = [closing for version in list(versions or {}) if (closing := self._retire(name, version))]
+            # Without its sources, which are known of models that are loaded alone: it has not changed since.
+            self._prints[name] = self._print(name)
             if closings:
-                await asyncio.wait(closings)
+                # One that hangs does not hold up the name for ever.
+                await asyncio.wait(closings, timeout=_CLOSING)
 
     def changes(self) -> Changes:
         """Which models' files are not those that were loaded, and which are gone. May be called on any thread."""
         there = self._folder.names()
         changed = {name: now for name in there if (now := self._print(name)) != self._prints.get(name)}
-        return Changes(changed, [name for name in list(self._models) if name not in there])
+        return Changes(changed, [name for name in {*self._models, *self._failed} if name not in there])
 
     async def replace(self, served: Served) -> None:
         """Give a model that answers no more a new pipeline; its requests are told, and the old one is left behind."""
@@ -159,11 +165,15 @@ class Repository:
         for call in list(served.calls):
             call.settle(NotReadyError(f"the model `{served.name}` stopped answering", retry_after=1))
         logger.error("the model `%s` stopped answering; it is loaded anew", served.name)
-        try:
-            served.adopt(await self._build(served))
-        except DeepSeekError as error:
-            served.reason = error.what
-            logger.error("the model `%s` could not be loaded anew: %s", served.name, error)
+        async with self._locks.setdefault(served.name, asyncio.Lock()):
+            if served not in self.versions(served.name) or served.state == "READY":
+                # It was unloaded, or loaded anew, meanwhile.
+                return
+            try:
+                served.adopt(await self._build(served))
+            except DeepSeekError as error:
+                served.reason = error.what
+                logger.error("the model `%s` could not be loaded anew: %s", served.name, error)
 
     async def close(self) -> None:
         """Let every model go."""

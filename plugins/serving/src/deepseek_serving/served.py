@@ -35,6 +35,8 @@ logger = logging.getLogger("deepseek.serving")
 
 #: Requests after which a quick model is executed on the loop, and seconds that no quick model takes.
 _EARNED, _OUTLIER = 1000, 0.02
+#: Bytes of an input of a request that is executed on the loop.
+_SMALL = 16 << 10
 #: Runs beyond the warm-up's own that tell how quick a small model is.
 _MORE = 20
 
@@ -100,7 +102,7 @@ class Served:
         deadline = question.options.deadline
         if deadline is not None:
             call.watch(loop, deadline)
-        if not self.calls:
+        if self.traffic.sent == self.traffic.back:
             self.progress = call.queued
         self.calls.add(call)
         self.handover.submit(call)
@@ -123,7 +125,10 @@ class Served:
 
     def prompt(self, question: Question) -> bool:
         """Whether a request may be executed here and now."""
-        return self._run is not None and question.options.deadline is None and not question.sequence
+        if self._run is None or question.options.deadline is not None or question.sequence:
+            return False
+        # Quick is what it was for one row; many of them are another matter.
+        return all(tensor.nbytes <= _SMALL for tensor in question.inputs.values())
 
     def execute(self, question: Question, arrived: float) -> Mapping[str, Any]:
         """Execute a request here and now, and count it. Raises DeepSeekError."""
@@ -159,7 +164,6 @@ class Served:
     def settled(self, call: Call) -> None:
         """A request has its answer."""
         self.calls.discard(call)
-        self.progress = monotonic()
 
     def open(self) -> deepseek.Pipeline:
         """Build and warm up a pipeline; not on the loop. Raises DeepSeekError."""
@@ -183,6 +187,9 @@ class Served:
         self.signature = pipeline.signature
         self.settings = pipeline.plan.config[ServingSettings]
         self._send, self._run = pipeline.send, None
+        # What the one before has not given back it never will, or will tell its own.
+        self.traffic, pace = Traffic(), self.traffic.pace
+        self.traffic.pace = pace
         self.quick_question = quick.reader(pipeline.signature)
         self.state, self.reason = "READY", ""
         self.progress = monotonic()
@@ -200,8 +207,10 @@ class Served:
         return sum(step.resident_bytes for step in self.pipeline.steps) if self.pipeline else 0
 
     def stalled(self, limit: float) -> bool:
-        """Whether there are requests and for so many seconds no answer."""
-        return bool(self.calls) and self.state == "READY" and monotonic() - self.progress > limit
+        """Whether the scheduler has requests, and for so many seconds began and ended none."""
+        # What the scheduler has not given back counts, whether or not somebody still waits for it.
+        busy = self.traffic.sent > self.traffic.back
+        return busy and self.state == "READY" and monotonic() - self.progress > limit
 
     def _warm_up(self, pipeline: deepseek.Pipeline, settings: ServingSettings) -> None:
         if not settings.warmup:

@@ -19,8 +19,9 @@ from deepseek_serving.folder import Folder
 from deepseek_serving.gatekeeper import Gatekeeper
 from deepseek_serving.handover import Handover
 from deepseek_serving.http.application import application
+from deepseek_serving.http.browsers import Browsers
 from deepseek_serving.http.front import Front
-from deepseek_serving.http.infer import InferRoad
+from deepseek_serving.http.infer import InferRoad, seconds
 from deepseek_serving.oip import metadata
 from deepseek_serving.reports import ModelReport, Report
 from deepseek_serving.repository import Repository
@@ -93,7 +94,8 @@ class Server:
             tracing=self.tracing,
         )  # fmt: skip
         self.access = AccessLog() if settings.access_log else None
-        self.front = Front(self._road, application(self), limits, self.access)
+        browsers = Browsers(settings.host, settings.hosts)
+        self.front = Front(self._road, application(self), limits, browsers, self.access)
         if listen:
             await self._listen()
         await self._listen_grpc()
@@ -134,7 +136,9 @@ class Server:
     def options(self, request: Request) -> Options:
         """What an inference request asks for over one of the slower roads. Raises UnauthorizedError, TooFastError."""
         headers = request.scope["headers"]
-        return Options(tenant=self.gatekeeper.admit(headers) if self.gatekeeper.closed else "")
+        timeout = request.headers.get("x-request-timeout")
+        deadline = None if timeout is None else time.monotonic() + seconds(timeout.encode("latin-1"))
+        return Options(deadline, tenant=self.gatekeeper.admit(headers) if self.gatekeeper.closed else "")
 
     async def report(self) -> Report:
         """What all of the server's processes counted."""
@@ -209,13 +213,20 @@ class Server:
         replacing: set[asyncio.Task[None]] = set()
         for turn in itertools.count():
             await asyncio.sleep(_TICK)
-            if turn % 50 == 0:
-                self.gatekeeper.refresh()
-            self.handover.drain()
-            for served in self.repository:
-                served.statistics.fold()
-                served.consider(self.settings.inline)
-                if served.stalled(self.settings.stall):
-                    task = asyncio.ensure_future(self.repository.replace(served))
-                    replacing.add(task)
-                    task.add_done_callback(replacing.discard)
+            try:
+                self._look(replacing, keys=turn % 50 == 0)
+            # Whatever it is, models have to be looked after.
+            except Exception:
+                logger.exception("something went wrong while models were looked after")
+
+    def _look(self, replacing: set[asyncio.Task[None]], *, keys: bool) -> None:
+        if keys:
+            self.gatekeeper.refresh()
+        self.handover.drain()
+        for served in self.repository:
+            served.statistics.fold()
+            served.consider(self.settings.inline)
+            if served.stalled(self.settings.stall):
+                task = asyncio.ensure_future(self.repository.replace(served))
+                replacing.add(task)
+                task.add_done_callback(replacing.discard)

@@ -81,6 +81,10 @@ class ServerSettings(Settings):
     """The server process. In the pipeline's file, or for a folder of pipelines in its `server.yaml`."""
 
     host: Annotated[str, Meta(description="The address to listen on; `0.0.0.0`: every one.")] = "127.0.0.1"
+    hosts: Annotated[
+        list[str],
+        Meta(description="Names that the server is asked by, when it listens for this machine alone (a proxy's)."),
+    ] = []
     workers: Annotated[
         int, Meta(ge=1, le=256, description="Processes that share the port; each loads every model.")
     ] = 1

@@ -31,8 +31,9 @@ class Watcher:
             await asyncio.sleep(self._interval)
             try:
                 await self.look()
-            except OSError as exc:
-                logger.error("the folder of models can't be read: %s", exc)
+            # Nothing that is found in a folder ends the looking.
+            except Exception as exc:
+                logger.error("the folder of models could not be followed: %s", exc)
 
     async def look(self) -> None:
         """One look. A model is loaded when two looks in a row found the same: files that are being copied change."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deepseek.serving")
 
+#: Responses that may wait for a client to read them.
+_BEHIND = 256
 #: Calls that need no key: health, for probes.
 _FREE = ("ServerLive", "ServerReady")
 
@@ -47,7 +49,9 @@ class AioService:
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", int(shared)),
-            ]
+                ("grpc.max_concurrent_streams", 1024),
+            ],
+            maximum_concurrent_rpcs=server.settings.limits.connections,
         )
         self._grpc.add_generic_rpc_handlers((self._handlers(),))
 
@@ -122,10 +126,17 @@ class AioService:
         """Every request's chunks as they come; an error ends its request, not the stream."""
         outgoing: asyncio.Queue[Any] = asyncio.Queue()
         stream = Stream(self._server, outgoing.put_nowait)
+        try:
+            self._server.gatekeeper.caller(_headers(context))
+        except DeepSeekError as error:
+            await _abort(context, error)
 
         async def read() -> None:
             async for raw in incoming:
                 stream.ask(raw, partial(self._question, context=context))
+                # A client that does not read is not read either.
+                while outgoing.qsize() > _BEHIND:
+                    await asyncio.sleep(0.01)
             stream.finish()
 
         reading = asyncio.ensure_future(read())
@@ -171,7 +182,7 @@ class Stream:
             model, asked = question(request)
             call = StreamCall(model, asked, self._done, monotonic(), lambda chunk: self._chunk(call, chunk))
             model.submit(call, asyncio.get_running_loop())
-        except DeepSeekError as error:
+        except Exception as error:
             self._fail(name, error)
         else:
             self._calls.add(call)

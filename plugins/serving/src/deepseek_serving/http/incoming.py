@@ -12,9 +12,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
-import numpy as np
 
-from deepseek_serving.http.message import Head, Headers
+from deepseek_serving.http.message import Head, Headers, aligned
 
 if TYPE_CHECKING:
     from deepseek_serving.http.front import Front
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 DIRECT = 16 << 10
 #: Requests that a client may send ahead before it is read no further.
 AHEAD = 16
-#: Tensors begin where a processor likes it.
-_ALIGNMENT = 64
 _END = b"\r\n\r\n"
 
 #: A request's head, its body, and whether the body's memory is the request's own, to be used by its tensors.
@@ -56,12 +53,12 @@ class Incoming(asyncio.BufferedProtocol):
         self._chunks: list[bytes] = []
         self._length = 0
         #: Bytes that were read of a request whose head is not complete.
-        self._unread = 0
+        self._unread = self._trailers = 0
         self._direct: memoryview | None = None
         self._filled = 0
         self._ahead: deque[Asked] = deque()
         #: Nothing more is read; nothing more is written.
-        self._deaf = self._closing = False
+        self._deaf = self._closing = self._paused = False
         self.busy: Head | None = None
         self.abandon: Any = None
         self.active = self.arrived = monotonic()
@@ -70,17 +67,6 @@ class Incoming(asyncio.BufferedProtocol):
         self.writable.set()
 
     # What the transport calls.
-
-    def pause_writing(self) -> None:
-        self.writable.clear()
-        self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self.writable.set()
-        if len(self._ahead) <= AHEAD:
-            self._transport.resume_reading()
-        if self.busy is None and self._ahead:
-            self._serve(*self._ahead.popleft())
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         return self._front.scratch if self._direct is None else self._direct[self._filled :]
@@ -102,26 +88,34 @@ class Incoming(asyncio.BufferedProtocol):
     def on_message_begin(self) -> None:
         self._target, self._headers, self._head = b"", [], None
         self._length = 0
+        # Also the second of two that came at once: until it is complete, the parser alone reads on.
+        self.began = self.active
 
     def on_url(self, url: bytes) -> None:
         # In parts, when it comes in several reads.
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        # What follows a body in chunks (trailers) is none of the head, where keys are.
+        if self._head is None:
+            self._headers.append((name.lower(), value))
+        else:
+            self._trailers += len(name) + len(value)
+            if self._trailers > self._front.limits.head:
+                self._too_long()
 
     def on_headers_complete(self) -> None:
         parser, limits = self._parser, self._front.limits
         keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
         method = parser.get_method().decode("latin-1")
         self._head = found = Head(method, self._target, self._headers, keep_alive=keep_alive)
-        found.road = self._front.look(found)
-        self._unread = 0
+        self._front.look(found)
+        self._unread = self._trailers = 0
         if found.size > limits.head:
             self._too_long()
         elif found.length is not None and found.length > limits.body:
             self._too_large()
-        elif found.waits and not self._deaf:
+        elif found.waits and not self._deaf and self.busy is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -199,11 +193,8 @@ class Incoming(asyncio.BufferedProtocol):
 
     def _read_directly(self, expected: int) -> None:
         """Let the rest of a body be written to where it will stay, its tensors aligned."""
-        memory = np.empty(expected + _ALIGNMENT, np.uint8)
         header = self._head.header(b"inference-header-content-length") if self._head else None
-        tensors = int(header) if header is not None and header.isdigit() else 0
-        start = -(memory.ctypes.data + tensors) % _ALIGNMENT
-        self._direct = memory.data[start : start + expected]
+        self._direct = aligned(expected, int(header) if header is not None and header.isdigit() else 0)
         self._filled = 0
         for chunk in self._chunks:
             self._direct[self._filled : self._filled + len(chunk)] = chunk
@@ -219,8 +210,8 @@ class Incoming(asyncio.BufferedProtocol):
             self._serve(found, body, own)
         else:
             self._ahead.append((found, body, own))
-            if len(self._ahead) > AHEAD:
-                self._transport.pause_reading()
+            if len(self._ahead) > AHEAD or len(body) > DIRECT:
+                self._pause()
 
     def _serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
         self.busy = found
@@ -233,6 +224,18 @@ class Incoming(asyncio.BufferedProtocol):
     def _too_large(self) -> None:
         self._chunks = []
         self.refuse(413, f"the body is larger than {self._front.limits.body} bytes")
+
+    def _pause(self) -> None:
+        """Read no more for now: there is enough to do."""
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        """Read again, when nothing waits and the client reads."""
+        if self._paused and not self._ahead and self.writable.is_set() and not self._deaf:
+            self._paused = False
+            self._transport.resume_reading()
 
     # What the writing half does.
 

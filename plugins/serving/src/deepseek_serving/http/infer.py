@@ -52,7 +52,7 @@ class Ask(msgspec.Struct, frozen=True):
     encoding: bytes | None = None
     timeout: float = 0.0
     accepts: bytes = b""
-    wrong: InputError | None = None
+    wrong: str = ""
 
 
 class InferRoad:
@@ -81,7 +81,11 @@ class InferRoad:
 
     def look(self, head: Head) -> Ask | None:
         """What a head says; None: it is no inference."""
-        match = _INFER.fullmatch(head.target)
+        target = head.target
+        if not target.startswith(b"/"):
+            # An absolute URL, as proxies send it.
+            target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+        match = _INFER.fullmatch(target)
         if match is None:
             return None
         name, version = (unquote((part or b"").decode("latin-1")) for part in match.groups())
@@ -92,17 +96,18 @@ class InferRoad:
         try:
             return Ask(
                 name, version, None if length is None else _number(length), packed_as,
-                0.0 if timeout is None else _seconds(timeout), accepts,
+                0.0 if timeout is None else seconds(timeout), accepts,
             )  # fmt: skip
         except InputError as error:
-            return Ask(name, version, wrong=error)
+            return Ask(name, version, wrong=error.what)
 
     def ask(self, connection: Connection, ask: Ask, head: Head, body: bytes | memoryview, own: bool) -> None:
         """Take a request; it is answered when the model has."""
         try:
             tenant = self._gatekeeper.admit(head.headers) if self._gatekeeper.closed else ""
-            if ask.wrong is not None:
-                raise ask.wrong
+            if ask.wrong:
+                # Made anew each time: an error that is kept keeps what it passed through, bodies and all.
+                raise InputError(ask.wrong)
             model = self._find(ask.name, ask.version)
             question = self._question(model, ask, connection.arrived, body, own, tenant)
             if self.tracing is None and model.prompt(question):
@@ -205,11 +210,12 @@ def _number(value: bytes) -> int:
     return int(value)
 
 
-def _seconds(value: bytes) -> float:
+def seconds(value: bytes) -> float:
+    """The header X-Request-Timeout. Raises InputError."""
     try:
-        seconds = float(value)
-        if not 0 < seconds < 1e6:
+        found = float(value)
+        if not 0 < found < 1e6:
             raise ValueError(value)
     except ValueError as exc:
         raise InputError(f"X-Request-Timeout is a number of seconds (got {value[:40]!r})") from exc
-    return seconds
+    return found

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
+import numpy as np
+
 from deepseek.plugin import InputError
 from deepseek_serving.errors import TooLargeError
 
@@ -15,6 +17,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _STATUS[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
+_ALIGNMENT = 64
 #: zlib's window sizes: gzip, and deflate with its header.
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
@@ -30,9 +33,10 @@ class Head:
         length: bytes of the body; None: it comes in chunks, or there is none.
         waits: whether the client waits to be told to send the body.
         road: what the road that answers it knows of it; None: it is none of the road's.
+        wrong: why it is not served; empty: it is.
     """
 
-    __slots__ = ("headers", "keep_alive", "length", "method", "road", "target", "waits")
+    __slots__ = ("headers", "keep_alive", "length", "method", "road", "target", "waits", "wrong")
 
     def __init__(self, method: str, target: bytes, headers: Headers, *, keep_alive: bool) -> None:
         self.method = method
@@ -43,6 +47,7 @@ class Head:
         self.length = int(length) if length is not None and length.isdigit() else None
         self.waits = expect is not None and expect.lower() == b"100-continue"
         self.road: Any = None
+        self.wrong = ""
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of a name (lower case)."""
@@ -66,6 +71,13 @@ def head(
         lines += (name, b": ", value, b"\r\n")
     lines.append(b"connection: close\r\n\r\n" if close else b"\r\n")
     return b"".join(lines)
+
+
+def aligned(length: int, tensors: int) -> memoryview:
+    """Memory for a body of `length` bytes, whose tensors begin after so many: where a processor likes it."""
+    memory = np.empty(length + _ALIGNMENT, np.uint8)
+    start = -(memory.ctypes.data + tensors) % _ALIGNMENT
+    return memory.data[start : start + length]
 
 
 def unpacked(body: bytes | memoryview, encoding: bytes, limit: int) -> bytes:
@@ -92,7 +104,8 @@ def unpacked(body: bytes | memoryview, encoding: bytes, limit: int) -> bytes:
 
 def packed(parts: list[bytes | memoryview], accepted: bytes) -> tuple[bytes, bytes] | None:
     """A body compressed as the client accepts it, and the name of the encoding; None: as it is."""
-    names = [item.partition(b";")[0].strip() for item in accepted.lower().split(b",") if b"q=0" not in item.split()]
+    asked = [item.replace(b" ", b"").partition(b";") for item in accepted.lower().split(b",")]
+    names = [name for name, _, weight in asked if weight not in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")]
     for name in (b"gzip", b"deflate"):
         if name in names:
             pack = zlib.compressobj(1, zlib.DEFLATED, _WINDOWS[name])

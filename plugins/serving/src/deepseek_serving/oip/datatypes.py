@@ -26,6 +26,8 @@ NUMPY = {
 PROTOCOL = {name: datatype for datatype, name in NUMPY.items()}
 #: More elements than any machine has memory for: where a product of dimensions stops to make sense.
 _MOST = 1 << 48
+#: Dimensions of a tensor, and lists within lists.
+_RANK, _DEPTH = 32, 100
 _LENGTH = struct.Struct("<I")
 
 
@@ -55,14 +57,17 @@ def dtype_of(datatype: str) -> np.dtype[Any]:
 
 
 def elements(name: str, shape: Sequence[int]) -> int:
-    """How many elements a shape holds. Raises InputError for negative sizes and products beyond any memory."""
-    count = 1
+    """How many elements a shape holds. Raises InputError for what is no shape of a tensor that could be."""
+    count = whole = 1
     for size in shape:
         if size < 0:
             raise InputError(f"the input `{name}` has a negative dimension: {list(shape)}", hint="send actual sizes")
         count *= size
-        if count > _MOST:
-            raise InputError(f"the input `{name}` claims too many elements: {list(shape)}")
+        whole *= size or 1
+        if whole > _MOST:
+            raise InputError(f"the input `{name}` claims too many elements: {str(list(shape))[:80]}")
+    if len(shape) > _RANK:
+        raise InputError(f"the input `{name}` has {len(shape)} dimensions, more than {_RANK}")
     return count
 
 
@@ -143,69 +148,46 @@ def from_list(name: str, datatype: str, shape: Sequence[int], data: object) -> T
         raise InputError(f"the input `{name}`: {datatype} travels in binary form only", hint="send it so, or as FP32")
     if not isinstance(data, list):
         raise InputError(f"the input `{name}`: its data must be a list, not a {type(data).__name__}")
-    dtype, count = dtype_of(datatype), elements(name, shape)
+    count, items = elements(name, shape), _flat(name, data)
+    if len(items) != count:
+        raise InputError(f"the input `{name}`: {datatype}{list(shape)} needs {count} elements, {len(items)} came")
+    kinds = set(map(type, items))
     if datatype == "BYTES":
-        items = _flat(name, data)
-        if not all(isinstance(item, str) for item in items):
+        if kinds - {str}:
             raise InputError(f"the input `{name}`: BYTES are given as texts", hint='write "data": ["text", ...]')
-        found, array = len(items), objects(items, (len(items),))
-    else:
-        array = _numbers(name, datatype, data, dtype)
-        found = array.size
-    if found != count:
-        raise InputError(f"the input `{name}`: {datatype}{list(shape)} needs {count} elements, {found} came")
-    return array.reshape(shape)
+        return objects(items, shape)
+    return _numbers(name, datatype, items, kinds).reshape(shape)
 
 
-def _numbers(name: str, datatype: str, data: list[Any], dtype: np.dtype[Any]) -> Tensor:
-    try:
-        array: Tensor = np.array(data)
-    except (ValueError, OverflowError) as exc:
-        raise InputError(f"the input `{name}`: its data is no tensor: {exc}") from exc
-    kind = array.dtype.kind
-    if array.size == 0:
-        return array.astype(dtype)
-    if kind in "fO" and dtype.kind in "iu":
-        # NumPy takes whole numbers beyond int64 for floats.
-        return _whole_numbers(name, datatype, data, dtype)
-    if kind not in ("b" if dtype.kind == "b" else "fiu" if dtype.kind == "f" else "iu"):
-        wanted = {"b": "true and false", "f": "numbers"}.get(dtype.kind, "whole numbers")
-        raise InputError(f"the input `{name}`: {datatype} is given as {wanted} (got {_sample(data)})")
-    if dtype.kind in "iu" and array.dtype != dtype:
-        limits = np.iinfo(dtype)
-        # As Python's numbers: NumPy would compare int64 with uint64 as floats.
-        if int(array.min()) < limits.min or int(array.max()) > limits.max:
-            raise InputError(f"the input `{name}`: a value is out of {datatype}'s range")
+def _numbers(name: str, datatype: str, items: list[Any], kinds: set[type]) -> Tensor:
+    dtype = dtype_of(datatype)
+    allowed, words = _GIVEN[dtype.kind]
+    if kinds - allowed:
+        odd = next(item for item in items if type(item) not in allowed)
+        raise InputError(f"the input `{name}`: {datatype} is given as {words} (got {odd!r:.40})")
     try:
         with np.errstate(over="raise"):
-            return array.astype(dtype, copy=False)
-    except FloatingPointError as exc:
+            return np.array(items, dtype)
+    except (OverflowError, FloatingPointError) as exc:
         raise InputError(f"the input `{name}`: a value is out of {datatype}'s range") from exc
 
 
-def _whole_numbers(name: str, datatype: str, data: list[Any], dtype: np.dtype[Any]) -> Tensor:
-    items = _flat(name, data)
-    if not all(type(item) is int for item in items):
-        raise InputError(f"the input `{name}`: {datatype} is given as whole numbers (got {_sample(data)})")
-    try:
-        return np.array(items, dtype)
-    except OverflowError as exc:
-        raise InputError(f"the input `{name}`: a value is out of {datatype}'s range") from exc
+#: How JSON gives the kinds of elements.
+_GIVEN: dict[str, tuple[set[type], str]] = {
+    "b": ({bool}, "true and false"), "f": ({int, float}, "numbers"), "i": ({int}, "whole numbers"),
+    "u": ({int}, "whole numbers"),
+}  # fmt: skip
 
 
 def _flat(name: str, data: list[Any]) -> list[Any]:
-    """All leaves of nested lists, in order."""
-    while data and all(isinstance(item, list) for item in data):
-        if len({len(item) for item in data}) > 1:
-            raise InputError(f"the input `{name}`: its lists differ in length")
+    """All leaves of nested lists, in order. Raises InputError."""
+    for _ in range(_DEPTH):
+        if not data or not any(type(item) is list for item in data):
+            return data
+        if not all(type(item) is list for item in data) or len({len(item) for item in data}) > 1:
+            raise InputError(f"the input `{name}`: its data is no tensor: lists of different lengths")
         data = [leaf for item in data for leaf in item]
-    return data
-
-
-def _sample(data: Any) -> str:
-    while isinstance(data, list) and data:
-        data = data[0]
-    return repr(data)[:40]
+    raise InputError(f"the input `{name}`: its data is nested more than {_DEPTH} deep")
 
 
 def to_list(array: Tensor, datatype: str) -> list[Any]:

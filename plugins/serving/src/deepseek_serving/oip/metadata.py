@@ -14,8 +14,8 @@ from deepseek_serving.served import Served
 
 #: The protocol's extensions that work here.
 EXTENSIONS = (
-    "binary_tensor_data", "classification", "model_configuration", "model_repository",
-    "model_repository(unload_dependents)", "schedule_policy", "statistics",
+    "binary_tensor_data", "classification", "generate", "logging", "model_configuration", "model_repository",
+    "schedule_policy", "sequence", "statistics", "system_shared_memory", "trace",
 )  # fmt: skip
 
 

@@ -84,6 +84,8 @@ class Question(msgspec.Struct):
     sequence: int | str = 0
 
 
+#: Parameters of the reserved kind that clients may send. (The last chunk of a stream says that it is the last.)
+_OPEN = ("triton_enable_empty_final_response",)
 _decode = msgspec.json.Decoder(JsonRequest).decode
 
 
@@ -158,7 +160,7 @@ def ask(given: Mapping[str, Any], tenant: str, deadline: float | None) -> tuple[
     timeout = _whole("timeout", others.pop("timeout", 0))
     sequence = others.get("sequence_id", 0)
     for name in others:
-        if name.startswith("triton_"):
+        if name.startswith("triton_") and name not in _OPEN:
             raise InputError(f"the parameter `{name}` is reserved")
     for name in ("sequence_start", "sequence_end"):
         if not isinstance(others.get(name, False), bool):
@@ -175,7 +177,7 @@ def _whole(name: str, value: object) -> int:
     # Triton's clients give unsigned numbers as texts where they are large.
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
         raise InputError(f"the parameter `{name}` is a whole number, 0 or more (got {value!r:.40})")
     return value
 

@@ -16,6 +16,7 @@ from deepseek.plugin import ConfigError
 from deepseek_serving.process import announce, run_on_loop
 from deepseek_serving.settings import ServerSettings
 from deepseek_serving.workers.channel import Channel
+from deepseek_serving.workers.held import Held
 from deepseek_serving.workers.orphans import refuse
 from deepseek_serving.workers.slots import ASKED, IDLE, Slots
 
@@ -23,21 +24,6 @@ logger = logging.getLogger("deepseek.serving")
 
 #: A worker that lives shorter than this is started again only after a wait, in seconds.
 _YOUNG = 5.0
-
-
-class Held:
-    """A worker process, and the connections that it serves.
-
-    Attributes:
-        able: whether it takes connections.
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self.channel: Channel
-        self.born = time.monotonic()
-        self.able = False
-        self.slots: dict[int, socket.socket] = {}
 
 
 class Supervisor:
@@ -134,9 +120,20 @@ class Supervisor:
         for _ in range(64):
             try:
                 accepted, _ = listener.accept()
-            except OSError:
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                # No more files may be open: later, and not at once again.
+                logger.error("a connection could not be accepted: %s", exc.strerror)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                loop.call_later(0.1, self._listen_again, listener)
                 return
             self._give(accepted)
+
+    def _listen_again(self, listener: socket.socket) -> None:
+        if not self._ending:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _give(self, accepted: socket.socket, slot: int | None = None) -> None:
         """Give a connection to the worker that has the fewest."""
