@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -51,6 +52,24 @@ def test_a_signal_drains_and_ends_with_0(tmp_path: Path, number: signal.Signals)
     assert running.process.returncode == 0, errors
     assert answers == [200]
     assert "Traceback" not in errors
+
+
+def test_an_answer_on_its_way_is_sent_whole_before_the_end(tmp_path: Path) -> None:
+    identity(tmp_path / "model.onnx", shape=["batch", 4000])
+    (tmp_path / "pipeline.yaml").write_text("model: model.onnx\n")
+    running = Process(str(tmp_path / "pipeline.yaml"), "--name", "same")
+    content = body([400, 4000], [0.5] * 1_600_000)
+    host, _, port = running.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 60) as slow:
+        slow.sendall(b"POST /v2/models/same/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(content) + content)
+        got = slow.recv(1000)
+        os.kill(running.process.pid, signal.SIGTERM)
+        length = int(got.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        while len(got.partition(b"\r\n\r\n")[2]) < length and (block := slow.recv(1 << 20)):
+            got += block
+    assert len(got.partition(b"\r\n\r\n")[2]) == length
+    assert running.process.wait(30) == 0
+    running.process.communicate()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -76,11 +76,12 @@ class Server:
         self._http: asyncio.Server | None = None
         self._grpc: AioService | None = None
 
-    async def start(self, *, listen: bool = True) -> None:
+    async def start(self, *, listen: bool = True, live: Callable[[], None] | None = None) -> None:
         """Listen, then load: health and metrics answer while models load. Raises ConfigError.
 
         Args:
             listen: whether connections are accepted here; else they are given by a supervisor.
+            live: called when health can be asked for; models are loaded then.
         """
         loop = asyncio.get_running_loop()
         self.handover = Handover(loop)
@@ -102,6 +103,8 @@ class Server:
         self.live = True
         self._watchdog = Watchdog(self.repository, settings.stall)
         self._tasks.append(loop.create_task(self._look_after()))
+        if live is not None:
+            live()
         await self.repository.load_all()
         self.loading = False
         if settings.watch:
@@ -152,10 +155,14 @@ class Server:
             self.admin.change(call, **arguments)
 
     async def everywhere(self, call: str, **arguments: Any) -> None:
-        """Do something in all of the server's processes. Raises DeepSeekError."""
-        await self.do(call, **arguments)
-        if self.colleagues:
-            await self.colleagues.everywhere(call, **arguments)
+        """Do something in all of the server's processes, even if who asked for it goes. Raises DeepSeekError."""
+
+        async def work() -> None:
+            await self.do(call, **arguments)
+            if self.colleagues:
+                await self.colleagues.everywhere(call, **arguments)
+
+        await asyncio.shield(asyncio.ensure_future(work()))
 
     def own_report(self) -> Report:
         """What this process counted."""

@@ -20,6 +20,8 @@ TIMES = tuple(round(10 ** (exponent / 4), 9) for exponent in range(-19, 9))
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 #: Notes that are taken before they are folded.
 _NOTES = 4096
+#: Sizes of batches that are counted one by one.
+_ROWS = 1024
 _SPANS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 
 
@@ -124,7 +126,8 @@ class Statistics:
             rows = batch.rows
             if batch.error is None:
                 sizes.append(rows)
-                self._batches.setdefault(rows, Span()).add(batch.seconds)
+                if rows in self._batches or len(self._batches) < _ROWS:
+                    self._batches.setdefault(rows, Span()).add(batch.seconds)
             for share in batch.shares:
                 key = (share.options.tenant, batch.device)
                 used = self._usage.get(key) or self._usage.setdefault(key, Used(*key))

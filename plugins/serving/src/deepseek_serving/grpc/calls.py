@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 
-from deepseek.plugin import InputError
-from deepseek_serving.errors import NotReadyError
+from deepseek_serving.errors import NotReadyError, UnsupportedError
 from deepseek_serving.grpc import schema
 from deepseek_serving.oip import metadata
 
@@ -60,7 +59,7 @@ class Calls:
     async def RepositoryModelLoad(self, request: Any, caller: Any) -> Any:  # noqa: N802
         self._server.admin.allow("load", caller)
         if request.parameters:
-            raise InputError("loading with a configuration or files of the request's own is not supported")
+            raise UnsupportedError("loading with a configuration or files of the request's own is not supported")
         await self._server.everywhere("load", name=request.model_name)
         return {}
 

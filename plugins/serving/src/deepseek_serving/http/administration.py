@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deepseek.plugin import InputError
+from deepseek_serving.errors import UnsupportedError
 from deepseek_serving.http.json import Json, decoded
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Administration:
         """Load a model, or load it anew."""
         self._server.admin.allow("load", request.state.caller)
         if (await object_of(request)).get("parameters"):
-            raise InputError("loading with a configuration or files of the request's own is not supported")
+            raise UnsupportedError("loading with a configuration or files of the request's own is not supported")
         await self._server.everywhere("load", name=request.path_params["name"])
         return Json({})
 

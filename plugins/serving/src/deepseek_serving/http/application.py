@@ -71,7 +71,7 @@ class Pages:
                 ("POST", prefix + "/predict", self.predict),
             ]
             # Inference itself has a road of its own; here it is known for the sake of other verbs.
-            rows.append(("POST", prefix + "/infer", self.model))
+            rows.append(("POST", prefix + "/infer", self.infer))
         return rows
 
     def _known(self, page: Page) -> Page:
@@ -112,6 +112,10 @@ class Pages:
             ready = False
         status = 200 if ready else 503 if "version" in request.path_params else 400
         return Json({"name": request.path_params["name"], "ready": ready}, status)
+
+    async def infer(self, request: Request) -> Response:
+        """Inference in a way of writing that its road does not know."""
+        raise InputError("write the path of inference as it is, without %-signs for letters")
 
     async def config(self, request: Request) -> Response:
         """A model's configuration."""

@@ -41,11 +41,16 @@ class Exchange:
 
     def begin(self, app: Any) -> None:
         """Let the application answer, in a task of its own."""
-        self._connection.abandon = self._gone.set
         task = self._loop.create_task(self._run(app))
         # The loop itself holds tasks weakly.
         _TASKS.add(task)
         task.add_done_callback(_TASKS.discard)
+
+        def abandon() -> None:
+            self._gone.set()
+            task.cancel()
+
+        self._connection.abandon = abandon
 
     async def _run(self, app: Any) -> None:
         try:

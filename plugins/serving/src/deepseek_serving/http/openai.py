@@ -74,7 +74,10 @@ class OpenAI:
         asked = decoded(await request.body(), EmbeddingRequest)
         items = _items(asked.input)
         served = self._server.repository.find(asked.model)
-        answers = await asyncio.gather(*(_embed(served, item, Question({}, options=options)) for item in items))
+        for _ in items[1:]:
+            # Each text is a request of the tenant's rate.
+            self._server.options(request)
+        answers = await _together([_embed(served, item, Question({}, options=options)) for item in items])
         width = len(answers[0][0])
         if asked.dimensions not in (None, width):
             raise InputError(f"the model's vectors have {width} dimensions, not {asked.dimensions}")
@@ -103,6 +106,16 @@ class OpenAI:
                 return _error(error)
 
         return answer
+
+
+async def _together(work: list[Any]) -> list[Any]:
+    """The results of all; when one fails, or the client goes, the others are taken back."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _items(given: str | Sequence[Any]) -> list[Any]:
@@ -137,7 +150,10 @@ def _tokens(served: Served, tokens: Sequence[int]) -> dict[str, np.ndarray[Any, 
         filled = {"input_ids": tokens, "attention_mask": [1] * len(tokens), "token_type_ids": [0] * len(tokens)}
         if spec.name not in filled:
             raise InputError(f"the model `{served.name}` takes no tokens", hint="send a text")
-        made[spec.name] = np.array([filled[spec.name]], spec.dtype or "int64")
+        try:
+            made[spec.name] = np.array([filled[spec.name]], spec.dtype or "int64")
+        except OverflowError as exc:
+            raise InputError("a token is a small whole number") from exc
     return made
 
 

@@ -14,11 +14,12 @@ class Held:
 
     Attributes:
         able: whether it takes connections.
+        ready: whether its models are loaded.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.channel: Channel
         self.born = time.monotonic()
-        self.able = False
+        self.able = self.ready = False
         self.slots: dict[int, socket.socket] = {}

@@ -137,7 +137,8 @@ class Supervisor:
 
     def _give(self, accepted: socket.socket, slot: int | None = None) -> None:
         """Give a connection to the worker that has the fewest."""
-        able = [worker for worker in self._workers if worker.able]
+        # Health is told by those, too, that load still, where there are no others.
+        able = [worker for worker in self._workers if worker.ready] or [one for one in self._workers if one.able]
         if not able:
             self._waiting.append(accepted)
             if slot is not None:
@@ -161,10 +162,12 @@ class Supervisor:
                     held.close()
                     self._free.append(slot)
         elif "ready" in message:
-            worker.able = True
+            worker.ready = True
             self._summary = message["summary"]
-            if sum(one.able for one in self._workers) == self.settings.workers:
+            if sum(one.ready for one in self._workers) == self.settings.workers:
                 self._ready.set()
+        elif "able" in message:
+            worker.able = True
             waiting, self._waiting = self._waiting, []
             for accepted in waiting:
                 self._give(accepted)
@@ -175,12 +178,15 @@ class Supervisor:
         """Let all other workers do what one has done, and bring it their answers."""
         others = [worker for worker in self._workers if worker is not asker and worker.able]
         call = {"call": message["call"], "arguments": message["arguments"]}
-        answers = await asyncio.gather(*(worker.channel.ask(dict(call)) for worker in others), return_exceptions=True)
+        # A report can be done without, a change can't.
+        limit = 5.0 if message["call"] == "report" else None
+        asked = (asyncio.wait_for(worker.channel.ask(dict(call)), limit) for worker in others)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         asker.channel.answer(message, [None if isinstance(answer, BaseException) else answer for answer in answers])
 
     def _died(self, worker: Held) -> None:
         """A worker has ended: its connections are looked after, and another takes its place."""
-        worker.able = False
+        worker.able = worker.ready = False
         self._workers.remove(worker)
         code = worker.process.wait()
         if self._ending:

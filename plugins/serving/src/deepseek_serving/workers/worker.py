@@ -93,6 +93,10 @@ class Worker:
             self.channel.answer(message, "")
         except DeepSeekError as error:
             self.channel.answer(message, str(error.what))
+        # Who asked waits for an answer, whatever happened.
+        except Exception as error:
+            logger.exception("what another worker did can't be done here")
+            self.channel.answer(message, f"{type(error).__name__}: {error}")
 
 
 async def _serve(end: socket.socket, start: dict[str, Any]) -> None:
@@ -107,7 +111,7 @@ async def _serve(end: socket.socket, start: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     loop.add_signal_handler(signal.SIGTERM, worker.ended.set)
     try:
-        await server.start(listen=False)
+        await server.start(listen=False, live=lambda: worker.channel.send({"able": True}))
         settle_memory()
         worker.channel.send({"ready": True, "summary": server.names(), "grpc_port": server.grpc_port})
         await worker.ended.wait()
