@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -193,95 +192,3 @@ def test_what_is_not_there_or_not_so(shared: Running, method: str, path: str, st
     answer = shared.http.request(method, path, content=GOOD if method == "POST" else None)
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]
-
-
-def exchange(shared: Running, data: bytes) -> bytes:
-    """Send bytes as they are, and read until the server ends the connection."""
-    host, _, port = shared.address.partition(":")
-    with socket.create_connection((host, int(port)), 30) as connection:
-        connection.sendall(data)
-        answer = b""
-        while block := connection.recv(65536):
-            answer += block
-    return answer
-
-
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (b"\x16\x03\x01\x02\x00\x01", 400),
-        (b"GET / HTTP/9.9\r\n\r\n", 400),
-        (b"POST /v2 HTTP/1.1\r\ncontent-length: 67108865\r\n\r\n", 413),
-        (b"POST /v2 HTTP/1.1\r\ncontent-length: x\r\n\r\n", 400),
-        (b"POST /v2 HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
-        (b"POST /v2 HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n", 400),
-        (b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 20000 + b"\r\n", 431),
-        (b"GET /v2/health/live HTTP/1.0\r\n\r\n", 200),
-        (b"GET /v2/health/live HTTP/1.1\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n", 200),
-        (b"GET /v2/health/live HTTP/1.1\r\nconnection: close\r\n\r\n", 200),
-    ],
-)
-def test_what_is_no_proper_http(shared: Running, data: bytes, status: int) -> None:
-    # Twice: what was said of a head once must be said again.
-    for _ in range(2):
-        assert exchange(shared, data).startswith(b"HTTP/1.1 %d " % status)
-
-
-def test_requests_sent_ahead_are_answered_in_order(shared: Running) -> None:
-    host, _, port = shared.address.partition(":")
-    with socket.create_connection((host, int(port)), 30) as connection:
-        for number in range(40):
-            content = body([1, 16], [float(number)] * 16)
-            top = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\n" % len(content)
-            if number == 39:
-                top += b"connection: close\r\n"
-            connection.sendall(top + b"\r\n" + content)
-        answer = b""
-        while block := connection.recv(65536):
-            answer += block
-    assert [float(part.partition(b",")[0]) for part in answer.split(b'"data":[')[1:]] == list(range(40))
-
-
-def test_a_body_is_never_taken_for_a_request(shared: Running) -> None:
-    """The head of the second request comes with the first; its body looks like a request whose head is known."""
-    known = b"POST /v2/models/nobody/infer HTTP/1.1\r\ncontent-length: 2\r\n\r\n"
-    exchange(shared, known + b"{}" + b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
-    first = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(GOOD) + GOOD
-    inner = known + b"{}"
-    second = b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(inner)
-    host, _, port = shared.address.partition(":")
-    with socket.create_connection((host, int(port)), 30) as connection:
-        connection.sendall(known + b"{}")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
-        connection.sendall(first + second)
-        got = connection.recv(65536)
-        connection.sendall(inner)
-        while block := connection.recv(65536):
-            got += block
-    assert [part[:3] for part in got.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
-
-
-def test_what_is_no_request_is_answered_after_those_before_it(shared: Running) -> None:
-    request = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(GOOD) + GOOD
-    got = exchange(shared, request * 20 + b"nonsense\r\n\r\n")
-    assert [part[:3] for part in got.split(b"HTTP/1.1 ")[1:]] == [b"200"] * 20 + [b"400"]
-
-
-def test_keys_do_not_come_behind_a_body(shared: Running) -> None:
-    chunked = b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
-    body = b"%x\r\n%b\r\n0\r\ncontent-encoding: br\r\n\r\n" % (len(GOOD), GOOD)
-    assert exchange(shared, chunked + body).startswith(b"HTTP/1.1 200 ")
-
-
-def test_a_chunked_body_and_a_body_in_pieces(shared: Running) -> None:
-    pieces = (GOOD[start : start + 7] for start in range(0, len(GOOD), 7))
-    assert shared.http.post("/v2/models/float/infer", content=pieces).status_code == 200
-    big = body([4096, 16], [1.5] * 65536)
-    assert shared.http.post("/v2/models/float/infer", content=big).status_code == 200
-
-
-def test_a_client_that_waits_for_permission(shared: Running) -> None:
-    top = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
-    answer = exchange(shared, top % len(GOOD) + GOOD)
-    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")

@@ -7,6 +7,7 @@ A head is parsed once: when the same bytes come again, on this connection or ano
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -28,7 +29,7 @@ _END = b"\r\n\r\n"
 Asked = tuple[Head, "bytes | memoryview", bool]
 
 
-class Incoming(asyncio.BufferedProtocol):
+class Incoming(asyncio.BufferedProtocol, ABC):
     """The reading half of a connection.
 
     Args:
@@ -239,8 +240,10 @@ class Incoming(asyncio.BufferedProtocol):
 
     # What the writing half does.
 
+    @abstractmethod
     def serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
-        raise NotImplementedError
+        """Answer a request, now or later."""
 
+    @abstractmethod
     def refuse(self, status: int, why: str) -> None:
-        raise NotImplementedError
+        """Answer what is no request that could be served, and end the connection."""
