@@ -29,15 +29,26 @@ def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     folder, settings, rest = places(source, name=name, config=config, overrides=overrides)
     if settings.workers > 1:
-        from deepseek_serving.workers import supervisor
-
         start = {
             "source": str(source), "name": name, "config": str(config) if config else "",
             "overrides": list(overrides), "log_level": log_level,
         }  # fmt: skip
-        return supervisor.run(settings, start)
+        return _supervise(settings, start)
     run_on_loop(_serve(Server(settings, folder, rest)))
     return 0
+
+
+def _supervise(settings: ServerSettings, start: dict[str, Any]) -> int:
+    """Serve with several workers, which are told how to start."""
+    from deepseek_serving.workers.supervisor import Supervisor
+
+    codes: list[int] = []
+
+    async def supervise() -> None:
+        codes.append(await Supervisor(settings, start).run())
+
+    run_on_loop(supervise())
+    return codes[0]
 
 
 def log_to_stderr(level: str) -> None:

@@ -48,6 +48,8 @@ class Repository:
         self._models: dict[str, dict[int, Served]] = {}
         #: name -> why it could not be loaded, of models of which no version is known.
         self._failed: dict[str, str] = {}
+        #: Models that are to be loaded when the server starts, and are not yet.
+        self._coming: set[str] = set()
         # One build at a time: each takes all the cores that there are.
         self._building = asyncio.Lock()
         #: What is counted outlives models: who used one that is gone has to pay for it.
@@ -62,6 +64,8 @@ class Repository:
         if not versions:
             if name in self._failed:
                 raise NotReadyError(f"the model `{name}` could not be loaded: {self._failed[name]}")
+            if name in self._coming:
+                raise NotReadyError(f"the model `{name}` is being loaded", retry_after=1)
             names = ", ".join(sorted(self._models)) or "none"
             raise UnknownError(f"there is no model `{name}`", hint=f"models here: {names}")
         if version:
@@ -99,17 +103,20 @@ class Repository:
         ]
         known = {served.name for served in self}
         for name in sorted({*self._folder.names(), *self._failed} - known):
-            reason = self._failed.get(name, "unloaded")
-            rows.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason})
+            state = "LOADING" if name in self._coming else "UNAVAILABLE"
+            reason = "" if name in self._coming else self._failed.get(name, "unloaded")
+            rows.append({"name": name, "version": "", "state": state, "reason": reason})
         return rows
 
     async def load_all(self) -> None:
         """Load every model of the folder; those that fail are there with the reason."""
-        for name in self._folder.names():
+        self._coming = set(self._folder.names())
+        for name in sorted(self._coming):
             try:
                 await self.load(name)
             except DeepSeekError as error:
                 logger.error("the model `%s` could not be loaded: %s", name, error)
+            self._coming.discard(name)
 
     async def load(self, name: str) -> None:
         """Load a model, or load it anew: what serves goes on until the new one is ready.

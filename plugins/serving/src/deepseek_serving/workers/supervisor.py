@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from deepseek.plugin import ConfigError
-from deepseek_serving.process import announce, run_on_loop
+from deepseek_serving.process import announce
 from deepseek_serving.settings import ServerSettings
 from deepseek_serving.workers.channel import Channel
 from deepseek_serving.workers.held import Held
@@ -131,14 +131,21 @@ class Supervisor:
                 return
             self._give(accepted)
 
+    def _give_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for accepted in waiting:
+            self._give(accepted)
+
     def _listen_again(self, listener: socket.socket) -> None:
         if not self._ending:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _give(self, accepted: socket.socket, slot: int | None = None) -> None:
         """Give a connection to the worker that has the fewest."""
-        # Health is told by those, too, that load still, where there are no others.
-        able = [worker for worker in self._workers if worker.ready] or [one for one in self._workers if one.able]
+        able = [worker for worker in self._workers if worker.ready]
+        if not able and not self._ready.is_set():
+            # While the server starts, those that load still tell of its health.
+            able = [worker for worker in self._workers if worker.able]
         if not able:
             self._waiting.append(accepted)
             if slot is not None:
@@ -166,11 +173,10 @@ class Supervisor:
             self._summary = message["summary"]
             if sum(one.ready for one in self._workers) == self.settings.workers:
                 self._ready.set()
+            self._give_waiting()
         elif "able" in message:
             worker.able = True
-            waiting, self._waiting = self._waiting, []
-            for accepted in waiting:
-                self._give(accepted)
+            self._give_waiting()
         elif "call" in message:
             self._task = asyncio.ensure_future(self._pass_on(worker, message))
 
@@ -232,19 +238,3 @@ class Supervisor:
             if worker.process.poll() is None:
                 logger.error("a worker process did not end in time, and was killed")
                 worker.process.kill()
-
-
-def run(settings: ServerSettings, start: dict[str, Any]) -> int:
-    """Serve with several workers until a signal ends it; the exit code.
-
-    Args:
-        settings: the section `server`.
-        start: what workers are told: source, name, config, overrides, log_level.
-    """
-    codes: list[int] = []
-
-    async def supervise() -> None:
-        codes.append(await Supervisor(settings, start).run())
-
-    run_on_loop(supervise())
-    return codes[0]
