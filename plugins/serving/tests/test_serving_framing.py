@@ -84,6 +84,12 @@ def test_what_is_no_request_is_answered_after_those_before_it(shared: Running) -
     assert [part[:3] for part in got.split(b"HTTP/1.1 ")[1:]] == [b"200"] * 20 + [b"400"]
 
 
+def test_a_refusal_is_read_by_a_client_that_is_still_sending(shared: Running) -> None:
+    top = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n"
+    for _ in range(5):
+        assert exchange(shared, top + bytes(4 << 20)).startswith(b"HTTP/1.1 413 ")
+
+
 def test_keys_do_not_come_behind_a_body(shared: Running) -> None:
     chunked = b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     body = b"%x\r\n%b\r\n0\r\ncontent-encoding: br\r\n\r\n" % (len(GOOD), GOOD)

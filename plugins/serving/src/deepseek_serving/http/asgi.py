@@ -37,7 +37,7 @@ class Exchange:
         self._gone = asyncio.Event()
         self._asked = False
         self._start: dict[str, Any] | None = None
-        self._started = self._chunked = self._done = False
+        self._started = self._done = False
 
     def begin(self, app: Any) -> None:
         """Let the application answer, in a task of its own."""

@@ -14,6 +14,9 @@ from deepseek_serving.http.message import Head, Headers, head
 if TYPE_CHECKING:
     from deepseek_serving.http.front import Front
 
+#: How long a connection that was refused is read on, in seconds.
+_LINGER = 1.0
+
 
 class Connection(Incoming):
     """One client's connection, on which one request is answered after another."""
@@ -118,7 +121,22 @@ class Connection(Incoming):
             return
         body = self._front.error_body(why)
         self._transport.write(head(status, len(body), b"application/json", close=True) + body)
-        self._end()
+        self._linger()
+
+    def _linger(self) -> None:
+        """End the connection so that the client reads what was written: a close with data unread would be a reset.
+
+        What it still sends is read for a while, and dropped.
+        """
+        self._deaf = self._closing = True
+        self.began = None
+        if self._plain is None:
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        if self._paused:
+            self._transport.resume_reading()
+        asyncio.get_running_loop().call_later(_LINGER, self._transport.close)
 
     def close(self) -> None:
         """End the connection where nobody waits for an answer."""

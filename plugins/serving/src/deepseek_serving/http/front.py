@@ -73,7 +73,10 @@ class Front:
     def opened(self, connection: Connection) -> None:
         """A client has connected."""
         self._connections.add(connection)
-        if len(self._connections) > self.limits.connections:
+        if len(self._connections) > 1.25 * self.limits.connections + 16:
+            # So many that they are not even told.
+            connection.abort()
+        elif len(self._connections) > self.limits.connections:
             connection.refuse(503, f"{self.limits.connections} connections are open already")
 
     def closed(self, connection: Connection) -> None:
