@@ -15,7 +15,7 @@ from serving_pieces import Running, serving, works, write_models
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def shared_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models that change nothing and are changed by nobody: `echo` (a puppet), and ONNX identities."""
     folder = tmp_path_factory.mktemp("models")
     write_models(folder, {
@@ -29,8 +29,28 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "uint64": {"onnx": {"datatype": "UINT64", "shape": ["batch", 2]}},
         "double": {"onnx": {"datatype": "DOUBLE", "shape": ["batch", 2]}},
     })  # fmt: skip
-    with serving(folder) as running:
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared(shared_models: Path) -> Iterator[Running]:
+    """A server of these models."""
+    with serving(shared_models) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def official(shared_models: Path) -> Iterator[Running]:
+    """The same, whose gRPC is carried by the official library."""
+    with serving(shared_models, grpc={"port": 0, "carrier": "grpcio"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["native", "grpcio"])
+def carried(request: pytest.FixtureRequest) -> Running:
+    """Both, one after the other."""
+    found: Running = request.getfixturevalue("shared" if request.param == "native" else "official")
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -147,10 +147,17 @@ class Running:
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, **client: Any) -> None:
         scheme = "https" if server.settings.tls else "http"
         self.server, self.loop = server, loop
+        self.stop = asyncio.Event()
         self.address = f"127.0.0.1:{server.http_port}"
         self.url = f"{scheme}://{self.address}"
         self.grpc = f"127.0.0.1:{server.grpc_port}"
         self.http = httpx.Client(base_url=self.url, timeout=30, **client)
+
+    def end(self) -> None:
+        """Ask the server to end, as SIGTERM does."""
+        with suppress(RuntimeError):
+            # Unless it has ended.
+            self.loop.call_soon_threadsafe(self.stop.set)
 
     def on_loop(self, work: Callable[[], Any]) -> Any:
         """Call a function, or await a coroutine's, on the server's loop."""
@@ -168,6 +175,21 @@ class Running:
             "inputs": [{"name": "x", "shape": list(array.shape), "datatype": "FP32", "data": array.ravel().tolist()}]
         }
         return self.http.post(f"/v2/models/{model}/infer", json={**body, **more})
+
+
+class Blocked:
+    """A puppet that waits in its executor until it is let go."""
+
+    def __init__(self, name: str) -> None:
+        self.entered, self.go = threading.Semaphore(0), threading.Event()
+        self.runs: list[float] = []
+        works[name] = self.work
+
+    def work(self, inputs: Any) -> Any:
+        self.runs.append(float(inputs["x"][0, 0]))
+        self.entered.release()
+        assert self.go.wait(60)
+        return {"y": inputs["x"]}
 
 
 def write_models(folder: Path, models: Mapping[str, Any]) -> None:
@@ -215,7 +237,7 @@ def serving(folder: Path, client: Mapping[str, Any] | None = None, **settings: A
         yield running
     finally:
         running.http.close()
-        running.loop.call_soon_threadsafe(running.stop.set)  # type: ignore[attr-defined]
+        running.end()
         ended.join(60)
         assert not ended.is_alive()
 
@@ -225,9 +247,8 @@ async def _serve(settings: ServerSettings, folder: Path, started: Future[Running
     try:
         await server.start()
         running = Running(server, asyncio.get_running_loop(), **client)
-        running.stop = asyncio.Event()  # type: ignore[attr-defined]
         started.set_result(running)
-        await running.stop.wait()  # type: ignore[attr-defined]
+        await running.stop.wait()
     except BaseException as exc:
         if not started.done():
             started.set_exception(exc)

@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deepseek.plugin import ANY, InputError, Signature, TensorSpec
+from deepseek_serving.bodies import unpacked
 from deepseek_serving.errors import TooLargeError
 from deepseek_serving.grpc import messages, schema
-from deepseek_serving.http.message import unpacked
 from deepseek_serving.oip import quick, raw, requests
 from deepseek_serving.oip.datatypes import NUMPY
 

@@ -18,8 +18,8 @@ Request = schema.ModelInferRequest
 
 
 @pytest.fixture
-def infer(shared: Running) -> Iterator[Any]:
-    with grpc.insecure_channel(shared.grpc) as channel:
+def infer(carried: Running) -> Iterator[Any]:
+    with grpc.insecure_channel(carried.grpc) as channel:
         path = f"/{schema.SERVICE}/ModelInfer"
         ask = channel.unary_unary(path, Request.SerializeToString, schema.ModelInferResponse.FromString)
         yield ask
@@ -103,7 +103,7 @@ def test_invalid_arguments(infer: Any, request_: Any, words: str) -> None:
     assert words in caught.value.details()
 
 
-def test_other_statuses(shared: Running, infer: Any) -> None:
+def test_other_statuses(carried: Running, infer: Any) -> None:
     def status(call: Any, *arguments: Any) -> grpc.StatusCode:
         with pytest.raises(grpc.RpcError) as caught:
             call(*arguments)
@@ -111,7 +111,7 @@ def test_other_statuses(shared: Running, infer: Any) -> None:
 
     assert status(infer, Request(model_name="nobody")) is grpc.StatusCode.NOT_FOUND
     assert status(infer, Request(model_name="float", model_version="9")) is grpc.StatusCode.NOT_FOUND
-    with grpc.insecure_channel(shared.grpc) as channel:
+    with grpc.insecure_channel(carried.grpc) as channel:
         other = channel.unary_unary(f"/{schema.SERVICE}/NoSuchCall")
         assert status(other, b"") is grpc.StatusCode.UNIMPLEMENTED
         raw = channel.unary_unary(f"/{schema.SERVICE}/ModelInfer")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,24 +14,9 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from serving_pieces import Running, body, serving, triton_client, works, write_models
+from serving_pieces import Blocked, Running, body, serving, triton_client, works, write_models
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
-
-
-class Blocked:
-    """A puppet that waits in its executor until it is let go."""
-
-    def __init__(self, name: str) -> None:
-        self.entered, self.go = threading.Semaphore(0), threading.Event()
-        self.runs: list[float] = []
-        works[name] = self.work
-
-    def work(self, inputs: Any) -> Any:
-        self.runs.append(float(inputs["x"][0, 0]))
-        self.entered.release()
-        assert self.go.wait(60)
-        return {"y": inputs["x"]}
 
 
 @pytest.fixture

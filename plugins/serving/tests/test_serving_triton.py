@@ -19,11 +19,11 @@ from serving_pieces import Running, triton_client
 X = np.arange(32, dtype=np.float32).reshape(2, 16)
 
 
-@pytest.fixture(params=["http", "grpc"])
-def triton(request: pytest.FixtureRequest, shared: Running) -> Any:
+@pytest.fixture(params=["http", "grpc", "grpc by grpcio"])
+def triton(request: pytest.FixtureRequest, shared: Running, official: Running) -> Any:
     """The client's module, and a client."""
-    module = {"http": triton_http, "grpc": triton_grpc}[request.param]
-    address = {"http": shared.address, "grpc": shared.grpc}[request.param]
+    module = triton_http if request.param == "http" else triton_grpc
+    address = {"http": shared.address, "grpc": shared.grpc, "grpc by grpcio": official.grpc}[request.param]
     with triton_client(module, address) as client:
         yield module, client
 
@@ -149,21 +149,22 @@ def test_administration_is_off_unless_allowed(triton: Any) -> None:
         client.update_log_settings({"log_info": False})
 
 
-def test_asynchronous_clients(shared: Running) -> None:
+def test_asynchronous_clients(shared: Running, official: Running) -> None:
     async def ask(module: Any, address: str) -> np.ndarray:
         async with module.InferenceServerClient(address) as client:
             tensors = [given(module, X, "FP32")]
             answers = await asyncio.gather(*(client.infer("float", tensors) for _ in range(20)))
             return np.stack([answer.as_numpy("y") for answer in answers])
 
-    for module, address in ((triton_http_aio, shared.address), (triton_grpc_aio, shared.grpc)):
+    roads = (triton_http_aio, shared.address), (triton_grpc_aio, shared.grpc), (triton_grpc_aio, official.grpc)
+    for module, address in roads:
         np.testing.assert_array_equal(asyncio.run(ask(module, address)), np.stack([X] * 20))
 
 
-def test_a_stream_of_requests_and_of_chunks(shared: Running) -> None:
+def test_a_stream_of_requests_and_of_chunks(carried: Running) -> None:
     answers: queue.Queue[Any] = queue.Queue()
     row = np.ones((1, 4), np.float32)
-    with triton_client(triton_grpc, shared.grpc) as client:
+    with triton_client(triton_grpc, carried.grpc) as client:
         client.start_stream(lambda result, error: answers.put((result, error)))
         client.async_stream_infer("many", [given(triton_grpc, row, "FP32")], request_id="a")
         chunks = [answers.get(timeout=30) for _ in range(3)]

@@ -68,6 +68,12 @@ class TooLargeError(RefusedError):
     status, grpc = 413, "RESOURCE_EXHAUSTED"
 
 
+class SlowReaderError(RefusedError):
+    """More of an answer waits for the client to read it than is kept."""
+
+    status, grpc = 503, "RESOURCE_EXHAUSTED"
+
+
 class UnsupportedError(RefusedError):
     """A part of the protocol that the server does not have."""
 

@@ -74,6 +74,9 @@ class Repository:
                 has = ", ".join(map(str, sorted(versions)))
                 raise UnknownError(f"the model `{name}` has no version `{version[:40]}`", hint=f"its versions: {has}")
             return found
+        if len(versions) == 1:
+            [only] = versions.values()
+            return only
         ready = [number for number, served in versions.items() if served.state == "READY"]
         return versions[max(ready or versions)]
 

@@ -26,14 +26,15 @@ from deepseek_serving.oip import metadata
 from deepseek_serving.reports import ModelReport, Report
 from deepseek_serving.repository import Repository
 from deepseek_serving.served import Plugins
-from deepseek_serving.settings import ServerSettings
+from deepseek_serving.settings import GrpcSettings, ServerSettings
 from deepseek_serving.tls import Tls
 from deepseek_serving.tracing import Tracing
 from deepseek_serving.watchdog import Watchdog
 from deepseek_serving.watcher import Watcher
 
 if TYPE_CHECKING:
-    from deepseek_serving.grpc.aio import AioService
+    from deepseek_serving.grpc.aio import AioCarrier
+    from deepseek_serving.grpc.native import NativeCarrier
     from deepseek_serving.workers.worker import Worker
 
 logger = logging.getLogger("deepseek.serving")
@@ -74,7 +75,7 @@ class Server:
         self._tasks: list[asyncio.Task[Any]] = []
         self.tracing = Tracing(settings.tracing) if settings.tracing else None
         self._http: asyncio.Server | None = None
-        self._grpc: AioService | None = None
+        self._grpc: AioCarrier | NativeCarrier | None = None
 
     async def start(self, *, listen: bool = True, live: Callable[[], None] | None = None) -> None:
         """Listen, then load: health and metrics answer while models load. Raises ConfigError.
@@ -112,7 +113,7 @@ class Server:
 
     async def _listen(self) -> None:
         settings, loop = self.settings, asyncio.get_running_loop()
-        context = self.tls.context if self.tls else None
+        context = self.tls.context("http/1.1") if self.tls else None
         address = f"{settings.host}:{settings.http.port}"
         try:
             self._http = await loop.create_server(
@@ -126,11 +127,18 @@ class Server:
     async def _listen_grpc(self) -> None:
         settings = self.settings
         if settings.grpc is not None:
-            # Imported here: a server without gRPC starts without the library.
-            from deepseek_serving.grpc.aio import AioService
-
-            self._grpc = AioService(self, shared=self._grpc_port is not None)
+            self._grpc = self._carrier(settings.grpc, shared=self._grpc_port is not None)
             self.grpc_port = await self._grpc.start(settings.host, self._grpc_port or settings.grpc.port)
+
+    def _carrier(self, settings: GrpcSettings, *, shared: bool) -> AioCarrier | NativeCarrier:
+        # Imported here: a server without gRPC starts without its libraries.
+        if settings.carrier == "grpcio":
+            from deepseek_serving.grpc.aio import AioCarrier
+
+            return AioCarrier(self, shared=shared)
+        from deepseek_serving.grpc.native import NativeCarrier
+
+        return NativeCarrier(self, shared=shared)
 
     def trace_with(self, tracing: Tracing) -> None:
         """Trace by another `Tracing`, in tests."""

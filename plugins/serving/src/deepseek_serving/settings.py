@@ -25,6 +25,10 @@ class GrpcSettings(Settings):
     """gRPC."""
 
     port: Annotated[Port, Meta(description="Where to listen; 0: any free port, which is printed.")] = 8001
+    carrier: Annotated[
+        Literal["native", "grpcio"],
+        Meta(description="What speaks HTTP/2: the server itself, or the official library, which is slower."),
+    ] = "native"
 
 
 class LimitSettings(Settings):

@@ -22,17 +22,27 @@ class Tls:
 
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.context.set_alpn_protocols(["http/1.1"])
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self.context("http/1.1")
+
+    def context(self, protocol: str) -> ssl.SSLContext:
+        """What encrypts connections of a protocol, by its name in TLS (ALPN). Raises ConfigError."""
+        if protocol in self._contexts:
+            return self._contexts[protocol]
+        settings = self._settings
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols([protocol])
         try:
-            self.context.load_cert_chain(settings.certificate, settings.key)
+            context.load_cert_chain(settings.certificate, settings.key)
             if settings.client_ca:
-                self.context.load_verify_locations(settings.client_ca)
-                self.context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(settings.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ssl.SSLError) as exc:
             hint = "look at `server.tls`: PEM files, the key without a password"
             raise ConfigError(f"the TLS files can't be used: {exc}", hint=hint) from exc
+        self._contexts[protocol] = context
+        return context
 
     def grpc_credentials(self) -> Any:
         """The same for grpc."""

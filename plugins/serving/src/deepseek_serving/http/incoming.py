@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
-from deepseek_serving.http.message import Head, Headers, aligned
+from deepseek_serving.bodies import aligned
+from deepseek_serving.http.message import Head, Headers
 
 if TYPE_CHECKING:
     from deepseek_serving.http.front import Front

@@ -11,11 +11,12 @@ from urllib.parse import unquote
 
 import msgspec
 
-from deepseek.plugin import DeepSeekError, InputError
+from deepseek.plugin import DeepSeekError, InputError, Options
+from deepseek_serving.bodies import packed, unpacked
 from deepseek_serving.calls import Call
 from deepseek_serving.errors import GoneError, http_status, retry_after, text
 from deepseek_serving.gatekeeper import Gatekeeper
-from deepseek_serving.http.message import Head, Headers, packed, unpacked
+from deepseek_serving.http.message import Head, Headers
 from deepseek_serving.oip import answers, raw, requests
 from deepseek_serving.oip.requests import Question, Region
 from deepseek_serving.repository import Repository
@@ -132,14 +133,15 @@ class InferRoad:
         timeout = ask.timeout or model.settings.timeout
         deadline = arrived + timeout if timeout else None
         if ask.length is None:
-            if deadline is None and not tenant:
-                question = model.quick_question(body)
-                if question is not None:
-                    return question
+            question = model.quick_question(body)
+            if question is not None:
+                if deadline is not None or tenant:
+                    question.options = Options(deadline, 0, tenant)
+                return question
         elif ask.length == 0:
             return raw.parse_raw(memoryview(body), model.signature, keep=own, tenant=tenant, deadline=deadline)
-        elif deadline is None and not tenant:
-            question = model.recipes.read(body, ask.length, keep=own)
+        else:
+            question = model.recipes.read(body, ask.length, keep=own, tenant=tenant, deadline=deadline)
             if question is not None:
                 return question
         question = requests.parse(

@@ -1,25 +1,16 @@
-"""The heads of requests and of answers, and bodies that are compressed."""
+"""The heads of requests and of answers."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
-
-import numpy as np
-
-from deepseek.plugin import InputError
-from deepseek_serving.errors import TooLargeError
 
 #: Header names and values, names in lower case.
 Headers = list[tuple[bytes, bytes]]
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _STATUS[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
-_ALIGNMENT = 64
-#: zlib's window sizes: gzip, and deflate with its header.
-_WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
 class Head:
@@ -71,43 +62,3 @@ def head(
         lines += (name, b": ", value, b"\r\n")
     lines.append(b"connection: close\r\n\r\n" if close else b"\r\n")
     return b"".join(lines)
-
-
-def aligned(length: int, tensors: int) -> memoryview:
-    """Memory for a body of `length` bytes, whose tensors begin after so many: where a processor likes it."""
-    memory = np.empty(length + _ALIGNMENT, np.uint8)
-    start = -(memory.ctypes.data + tensors) % _ALIGNMENT
-    return memory.data[start : start + length]
-
-
-def unpacked(body: bytes | memoryview, encoding: bytes, limit: int) -> bytes:
-    """A body without its Content-Encoding.
-
-    Raises:
-        InputError: an encoding that is not known, or a body that is not what it claims.
-        TooLargeError: it unfolds to more than `limit` bytes.
-    """
-    window = _WINDOWS.get(encoding.strip().lower())
-    if window is None:
-        raise InputError(f"the Content-Encoding `{encoding.decode('latin-1')}` is not known", hint="gzip or deflate")
-    unpack = zlib.decompressobj(window)
-    try:
-        content = unpack.decompress(body, limit + 1)
-    except zlib.error as exc:
-        raise InputError(f"the body is not {encoding.decode('latin-1')}: {exc}") from exc
-    if len(content) > limit:
-        raise TooLargeError(f"the body unfolds to more than {limit} bytes")
-    if not unpack.eof:
-        raise InputError(f"the body is cut short: its {encoding.decode('latin-1')} does not end")
-    return content
-
-
-def packed(parts: list[bytes | memoryview], accepted: bytes) -> tuple[bytes, bytes] | None:
-    """A body compressed as the client accepts it, and the name of the encoding; None: as it is."""
-    asked = [item.replace(b" ", b"").partition(b";") for item in accepted.lower().split(b",")]
-    names = [name for name, _, weight in asked if weight not in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")]
-    for name in (b"gzip", b"deflate"):
-        if name in names:
-            pack = zlib.compressobj(1, zlib.DEFLATED, _WINDOWS[name])
-            return b"".join([*map(pack.compress, parts), pack.flush()]), name
-    return None

@@ -116,7 +116,7 @@ class Frame:
         """An answer with all tensors as numbers in JSON; None where one is not of that kind."""
         parts = []
         for name, array in outputs.items():
-            if type(array) is not np.ndarray or array.dtype not in _PLAIN:
+            if type(array) is not np.ndarray or array.dtype not in PLAIN:
                 return None
             key = (name, array.dtype, array.shape)
             top = self._tensors.get(key)
@@ -141,7 +141,7 @@ class Frame:
         parts: list[memoryview | bytes] = []
         key: list[Any] = []
         for name, array in named_:
-            if type(array) is not np.ndarray or array.dtype not in _PLAIN:
+            if type(array) is not np.ndarray or array.dtype not in PLAIN:
                 return None
             key.append((name, array.dtype, array.shape))
             parts.append(datatypes.to_bytes(array, ""))
@@ -159,7 +159,7 @@ class Frame:
 
 
 #: Element types whose values JSON has as they are, and how many shapes of tensors a frame knows.
-_PLAIN = frozenset(np.dtype(name) for name in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"))
+PLAIN = frozenset(np.dtype(name) for name in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"))
 _SHAPES = 1024
 
 

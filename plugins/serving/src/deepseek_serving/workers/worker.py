@@ -76,7 +76,7 @@ class Worker:
         try:
             tls = self._server.tls
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, passed, ssl=tls.context if tls else None
+                lambda: connection, passed, ssl=tls.context("http/1.1") if tls else None
             )
         except OSError:
             # The client went before it was here, or failed its handshake.

@@ -1,0 +1,160 @@
+"""The kinds of calls on our own carrier: any, inference, and streams of inference."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from deepseek.plugin import DeepSeekError, InputError
+from deepseek_serving.calls import Call
+from deepseek_serving.errors import GoneError, SlowReaderError, grpc_status
+from deepseek_serving.grpc import status
+from deepseek_serving.grpc.exchange import PREFIX, Exchange, Opening
+from deepseek_serving.grpc.service import Asking, Conversation
+from deepseek_serving.grpc.wire import Piece
+from deepseek_serving.http2.streams import Stream
+
+if TYPE_CHECKING:
+    from deepseek_serving.grpc.native import NativeCarrier
+
+logger = logging.getLogger("deepseek.serving")
+
+#: Bytes of a stream's responses that may wait before no more is asked, and before the client is given up.
+_BEHIND, _LOST = 1 << 20, 64 << 20
+
+
+class Unary(Exchange):
+    """One request, one response: any call but inference."""
+
+    _request: Piece | None = None
+    _own = False
+    _work: asyncio.Task[None] | None = None
+
+    def message(self, message: Piece, *, own: bool) -> None:
+        if self._request is not None:
+            raise InputError("the call takes one message, not several")
+        self._request, self._own = message, own
+
+    def ended(self) -> None:
+        if self._request is None:
+            raise InputError("the call takes a message, and none came")
+        self.ask(self._request)
+
+    def ask(self, request: Piece) -> None:
+        """Take the request. Raises DeepSeekError."""
+        self._work = asyncio.get_running_loop().create_task(self._call(request))
+
+    async def _call(self, request: Piece) -> None:
+        try:
+            self.answer([await self._carrier.service.call(self._opening.name, request, self.asking())])
+        except Exception as error:
+            self.fail(error)
+
+    def answer(self, parts: list[Piece]) -> int:
+        """Answer with a response in parts; how many bytes it has."""
+        length = sum(map(len, parts))
+        parts.insert(0, PREFIX.pack(0, length))
+        self._stream.answer(status.HEAD, parts, length + PREFIX.size, status.DONE)
+        return length
+
+    def gone(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+
+
+class Infer(Unary):
+    """Inference: the short road."""
+
+    _asking: Asking
+    _arrived = 0.0
+    _asked: Call | None = None
+
+    def ask(self, request: Piece) -> None:
+        service, self._arrived, self._asking = self._carrier.service, self._stream.connection.active, self.asking()
+        model, question = service.question(request, self._asking, own=self._own)
+        trace = service.trace(self._asking)
+        if trace is None and model.prompt(question):
+            outputs = model.execute(question, self._arrived)
+            self._log("OK", self.answer(service.response(model, question, outputs)))
+            return
+        self._asked = call = Call(model, question, self._done, self._arrived)
+        if trace is not None:
+            trace(call)
+        model.submit(call, self._carrier.loop)
+
+    def _done(self, call: Call) -> None:
+        error = call.error
+        if error is None:
+            try:
+                parts = self._carrier.service.response(call.model, call.question, call.outputs or {})
+            except Exception as exc:
+                self.fail(exc)
+            else:
+                self._log("OK", self.answer(parts))
+        else:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        if not isinstance(error, GoneError):
+            super().fail(error)
+        if self._arrived:
+            self._log(grpc_status(error), 0)
+
+    def gone(self) -> None:
+        if self._asked is not None:
+            self._asked.cancel()
+
+    def _log(self, name: str, length: int) -> None:
+        self._carrier.service.log(self._asking, "ModelInfer", name, length, self._arrived)
+
+
+class StreamInfer(Exchange):
+    """A stream of requests, and one of responses."""
+
+    def __init__(self, carrier: NativeCarrier, stream: Stream, opening: Opening) -> None:
+        super().__init__(carrier, stream, opening)
+        self._talk = Conversation(carrier.service, self.asking(), self._put, carrier.loop)
+        self._begun = False
+        carrier.service.server.gatekeeper.caller(opening.headers)
+
+    def message(self, message: Piece, *, own: bool) -> None:
+        self._talk.ask(message)
+        self._stream.hold(self._talk.busy)
+
+    def ended(self) -> None:
+        self._talk.finish()
+
+    def drained(self) -> None:
+        self._talk.full(False)
+        self._stream.hold(self._talk.busy)
+
+    def late(self) -> None:
+        """A stream may stay open as long as it likes."""
+
+    def gone(self) -> None:
+        self._talk.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        if not isinstance(error, DeepSeekError):
+            logger.error("a stream over gRPC failed", exc_info=error)
+        self._stream.end(status.failed(error, begun=self._begun))
+        self._talk.cancel()
+
+    def _put(self, response: bytes | None) -> None:
+        stream = self._stream
+        if not self._begun:
+            self._begun = True
+            stream.head(status.HEAD)
+        if response is None:
+            stream.end(status.DONE)
+            return
+        stream.send(PREFIX.pack(0, len(response)), response)
+        if stream.queued > _LOST:
+            self.fail(SlowReaderError("the client does not read its responses"))
+        elif stream.queued > _BEHIND:
+            self._talk.full(True)
+
+
+#: What answers the calls; every other is `Unary`.
+KINDS: dict[str, Any] = {"ModelInfer": Infer, "ModelStreamInfer": StreamInfer}

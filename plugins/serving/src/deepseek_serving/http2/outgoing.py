@@ -1,0 +1,160 @@
+"""The writing half of a connection: frames as the client's windows and its reading allow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+from deepseek_serving.http2 import frames
+from deepseek_serving.http2.frames import Http2Error
+
+if TYPE_CHECKING:
+    from deepseek_serving.http2.streams import Piece, Stream
+
+#: Answers of more bytes are not joined before they are written.
+_LARGE = 32 << 10
+#: Bytes that a stream may send before others have their turn.
+_TURN = 1 << 20
+
+
+class Outgoing(ABC):
+    """The writing half.
+
+    Attributes:
+        blocked: streams that have something to send, the one that waits longest first.
+        window: how many bytes the client takes, on all streams together.
+        frame: bytes of a frame that the client takes.
+        first: the window that a new stream begins with.
+        writable: whether what is written leaves.
+    """
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        #: The socket; None where what is written has to be encrypted.
+        self._plain: int | None = None
+        self._out: list[Piece] = []
+        #: What is written now is sent when the read that it answers has been dealt with.
+        self._gathering = self._pumping = False
+        self._closing = False
+        self.blocked: dict[int, Stream] = {}
+        self.window = self.first = frames.FIRST_WINDOW
+        self.frame = frames.FIRST_FRAME
+        self.writable = True
+        #: The client's windows and what was to be sent when it was last looked at, and since when.
+        self._left, self._moved = (0, 0), 0.0
+
+    def emit(self, *pieces: Piece) -> None:
+        """Send frames, with all others of this turn."""
+        out = self._out
+        if not (out or self._gathering):
+            asyncio.get_running_loop().call_soon(self.flush)
+        out.extend(pieces)
+
+    def flush(self) -> None:
+        """Let all that was sent leave."""
+        out, self._out = self._out, []
+        if not out or self._transport is None or self._transport.is_closing():
+            return
+        if sum(map(len, out)) > _LARGE:
+            self._transport.writelines(out)
+            return
+        data = b"".join(out)
+        if self._plain is not None and self._transport.get_write_buffer_size() == 0:
+            # At once, not at the end of the loop's turn: the client has it sooner, for less. What can't be written
+            # now, or not at all, is left to the transport.
+            with suppress(OSError):
+                data = data[os.write(self._plain, data) :]
+        if data:
+            self._transport.write(data)
+
+    def pump(self) -> None:
+        """Send what the windows allow, some of each stream in turn."""
+        if self._pumping:
+            # Who was told that all is sent sends more: it has its turn.
+            return
+        self._pumping = going = True
+        while going and self.writable and self.blocked:
+            going = False
+            for stream in list(self.blocked.values()):
+                if stream.queued:
+                    size = min(stream.queued, stream.window, self.window, _TURN)
+                    if size <= 0:
+                        continue
+                    self._send_some(stream, size)
+                going = True
+                if not stream.queued and stream.number in self.blocked:
+                    self._sent(stream)
+                if not self.writable:
+                    break
+        self._pumping = False
+
+    def _send_some(self, stream: Stream, size: int) -> None:
+        """Send so many bytes of what a stream has to send, in frames."""
+        self.window -= size
+        stream.window -= size
+        stream.queued -= size
+        queue = stream.queue
+        out: list[Piece] = []
+        while size:
+            left = min(size, self.frame)
+            size -= left
+            out.append(frames.top(left, frames.DATA, 0, stream.number))
+            while left:
+                piece = queue[0]
+                if len(piece) > left:
+                    out.append(piece[:left])
+                    queue[0] = piece[left:]
+                    break
+                out.append(queue.popleft())
+                left -= len(piece)
+        self.emit(*out)
+        # A client that does not read is known by what piles up.
+        self.flush()
+
+    def _sent(self, stream: Stream) -> None:
+        """All that a stream had to send has been sent."""
+        self.blocked.pop(stream.number, None)
+        if stream.closing is None:
+            stream.receiver.drained()
+            return
+        flags = frames.END_HEADERS | frames.END_STREAM
+        self.emit(frames.frame(frames.HEADERS, flags, stream.number, stream.closing))
+        self.ended(stream)
+
+    @abstractmethod
+    def ended(self, stream: Stream) -> None:
+        """The answer on a stream is complete."""
+
+    def stuck(self, now: float, patience: float) -> bool:
+        """Whether something is to be sent, and the client has read nothing for so many seconds."""
+        left = (self.window, self._transport.get_write_buffer_size())
+        if left != self._left or (self.writable and not self.blocked):
+            self._left, self._moved = left, now
+        return now - self._moved > patience
+
+    def configure(self, settings: list[tuple[int, int]], streams: list[Stream]) -> None:
+        """Go by what the client says that it takes. Raises Http2Error."""
+        for name, value in settings:
+            if name == frames.INITIAL_WINDOW_SIZE:
+                if value > frames.LARGEST_WINDOW:
+                    raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window of more than 2^31 - 1 bytes")
+                change, self.first = value - self.first, value
+                for stream in streams:
+                    self.widen(stream, change)
+            elif name == frames.MAX_FRAME_SIZE:
+                if not frames.FIRST_FRAME <= value <= frames.LARGEST_FRAME:
+                    raise Http2Error(frames.PROTOCOL_ERROR, f"frames of {value} bytes")
+                self.frame = min(value, frames.FRAME)
+
+    def widen(self, stream: Stream | None, more: int) -> None:
+        """The client takes so many bytes more, on a stream or (None) on all together. Raises Http2Error."""
+        if stream is None:
+            self.window += more
+        else:
+            stream.window += more
+        if (self if stream is None else stream).window > frames.LARGEST_WINDOW:
+            raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window of more than 2^31 - 1 bytes")
+        self.pump()

@@ -1,0 +1,322 @@
+"""HTTP/2 under gRPC, as our own carrier speaks it: what is hostile, what is odd, what the windows allow."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+import hpack
+import numpy as np
+import pytest
+from http2_peer import PATH, PREFACE, frame, headers, message, peer
+
+from deepseek_serving.grpc import schema
+from serving_pieces import Running, serving, write_models
+
+DATA, HEADERS, PRIORITY, RESET, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
+PROTOCOL, FLOW, CLOSED, SIZE, COMPRESSION, CALM = 1, 3, 5, 6, 9, 11
+STREAM = PATH.replace("ModelInfer", "ModelStreamInfer")
+END_STREAM, END_HEADERS, PADDED = 1, 4, 8
+BEGIN = PREFACE + frame(SETTINGS, 0, 0)
+
+
+def request(shape: tuple[int, ...] = (1, 16), model: str = "float", **more: Any) -> bytes:
+    """A message that asks an identity."""
+    values = np.arange(np.prod(shape), dtype=np.float32)
+    tensor = {"name": "x", "datatype": "FP32", "shape": shape}
+    return message(
+        schema.ModelInferRequest(
+            model_name=model, inputs=[tensor], raw_input_contents=[values.tobytes()], **more
+        ).SerializeToString()
+    )
+
+
+def answer(content: bytes) -> np.ndarray:
+    """The tensor in a message."""
+    packed, length = struct.unpack(">BI", content[:5])
+    assert (packed, length) == (0, len(content) - 5)
+    return np.frombuffer(schema.ModelInferResponse.FromString(content[5:]).raw_output_contents[0], np.float32)
+
+
+def opened(*, flags: int = END_HEADERS, **more: str) -> bytes:
+    return frame(HEADERS, flags, 1, hpack.Encoder().encode(headers(**more)))
+
+
+def said(shared: Running, data: bytes) -> list[tuple[int, int, bytes]]:
+    """Send bytes as they are; the frames that come until the server ends the connection."""
+    host, _, port = shared.grpc.partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(data)
+        came = b""
+        try:
+            while block := connection.recv(65536):
+                came += block
+        except ConnectionResetError:
+            pass
+    frames = []
+    while len(came) >= 9:
+        length = int.from_bytes(came[:3], "big")
+        frames.append((came[3], int.from_bytes(came[5:9], "big"), came[9 : 9 + length]))
+        came = came[9 + length :]
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (PREFACE + frame(PING, 0, 0, bytes(8)), PROTOCOL),
+        (BEGIN + frame(PING, 0, 0, bytes(7)), SIZE),
+        (BEGIN + frame(PING, 0, 1, bytes(8)), SIZE),
+        (BEGIN + frame(SETTINGS, 0, 0, bytes(5)), SIZE),
+        (BEGIN + frame(SETTINGS, 0, 1), PROTOCOL),
+        (BEGIN + frame(SETTINGS, 0, 0, struct.pack(">HI", 5, 100)), PROTOCOL),
+        (BEGIN + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 31)), FLOW),
+        (BEGIN + frame(HEADERS, 0, 1, b"", length=(1 << 24) - 1), SIZE),
+        (BEGIN + frame(DATA, 0, 1, b"", length=(1 << 24) - 1), SIZE),
+        (BEGIN + frame(77, 0, 0, b"", length=1 << 20), SIZE),
+        (BEGIN + frame(HEADERS, END_HEADERS, 2, b"\x82"), PROTOCOL),
+        (BEGIN + frame(HEADERS, END_HEADERS, 0, b"\x82"), PROTOCOL),
+        (BEGIN + frame(HEADERS, END_HEADERS | PADDED, 1, b"\xff\x82"), PROTOCOL),
+        (BEGIN + frame(HEADERS, END_HEADERS | PADDED, 1), SIZE),
+        (BEGIN + frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"), COMPRESSION),
+        (BEGIN + frame(HEADERS, END_HEADERS, 1, b"\x82" * 8000), COMPRESSION),
+        (BEGIN + frame(HEADERS, 0, 1, b"\x82") + frame(PING, 0, 0, bytes(8)), PROTOCOL),
+        (BEGIN + frame(HEADERS, 0, 1, b"\x82") + frame(CONTINUATION, END_HEADERS, 3, b"\x82"), PROTOCOL),
+        (BEGIN + frame(CONTINUATION, END_HEADERS, 1, b"\x82"), PROTOCOL),
+        (BEGIN + frame(HEADERS, 0, 1, b"\x82") + frame(CONTINUATION, 0, 1) * 20, CALM),
+        (BEGIN + frame(DATA, 0, 1, b"x"), PROTOCOL),
+        (BEGIN + frame(DATA, 0, 0, b"x"), PROTOCOL),
+        (BEGIN + opened() + frame(DATA, PADDED, 1, b"\x09x"), PROTOCOL),
+        (BEGIN + opened() + opened(), PROTOCOL),
+        (BEGIN + frame(RESET, 0, 1, bytes(4)), PROTOCOL),
+        (BEGIN + opened() + frame(RESET, 0, 1, bytes(3)), SIZE),
+        (BEGIN + frame(WINDOW, 0, 0, bytes(4)), PROTOCOL),
+        (BEGIN + frame(WINDOW, 0, 0, struct.pack(">I", (1 << 31) - 1)), FLOW),
+        (BEGIN + opened() + frame(WINDOW, 0, 1, struct.pack(">I", (1 << 31) - 1)), FLOW),
+        (BEGIN + frame(WINDOW, 0, 5, struct.pack(">I", 1)), PROTOCOL),
+        (BEGIN + frame(PUSH, 0, 1, bytes(4)), PROTOCOL),
+        (BEGIN + opened(path=STREAM) + frame(DATA, END_STREAM, 1) * 2, None),
+    ],
+)  # fmt: skip
+def test_hostile_frames_end_their_connection_alone(shared: Running, data: bytes, code: int | None) -> None:
+    if code is not None:
+        kind, _, payload = said(shared, data)[-1]
+        assert (kind, int.from_bytes(payload[4:8], "big")) == (GOAWAY, code), payload
+    with peer(shared.grpc) as client:
+        assert client.wait(client.ask(request()))["grpc-status"] == "0"
+
+
+def test_a_client_of_http1_is_told(shared: Running) -> None:
+    host, _, port = shared.grpc.partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 505 ")
+
+
+def test_the_windows_are_widened_as_the_server_reads(shared: Running) -> None:
+    much = message(bytes(40 << 20))[: 20 << 20]
+    pieces = b"".join(frame(DATA, 0, 1, much[at : at + 16384]) for at in range(0, len(much), 16384))
+    host, _, port = shared.grpc.partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(BEGIN + opened() + pieces)
+        connection.sendall(frame(RESET, 0, 1, bytes(4)) + frame(PING, 0, 0, b"12345678"))
+        came = b""
+        while frame(PING, 1, 0, b"12345678") not in came:
+            came += connection.recv(65536)
+    widened = {0: 0, 1: 0}
+    while len(came) >= 9:
+        length, stream = int.from_bytes(came[:3], "big"), int.from_bytes(came[5:9], "big")
+        if came[3] == WINDOW:
+            widened[stream] += int.from_bytes(came[9:13], "big")
+        came = came[9 + length :]
+    assert all(total + (16 << 20) >= 20 << 20 and total > 4 << 20 for total in widened.values()), widened
+
+
+def test_requests_taken_back_by_the_thousand_end_the_connection(shared: Running) -> None:
+    encoder, data = hpack.Encoder(), BEGIN
+    for number in range(1, 5001, 2):
+        data += frame(HEADERS, END_HEADERS, number, encoder.encode(headers())) + frame(RESET, 0, number, bytes(4))
+    kind, _, payload = said(shared, data)[-1]
+    assert (kind, int.from_bytes(payload[4:8], "big")) == (GOAWAY, CALM)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [(":method", "POST"), (":scheme", "http")],
+        [*headers(), ("X-Upper", "1")],
+        [*headers(), ("connection", "close")],
+        [*headers(), (":path", "/again")],
+        [("te", "trailers"), *headers()],
+        [*headers(), (":status", "200")],
+    ],
+)
+def test_malformed_requests_are_reset(shared: Running, wrong: list[tuple[str, str]]) -> None:
+    block = hpack.Encoder().encode(wrong)
+    with peer(shared.grpc) as client:
+        client.send(frame(HEADERS, END_HEADERS, 1, block))
+        client.h2.get_next_available_stream_id()
+        # The library does not know of the stream: the bytes are looked at.
+        came = b""
+        while frame(RESET, 0, 1, struct.pack(">I", PROTOCOL)) not in came:
+            block = client._socket.recv(65536)
+            assert block
+            came += block
+
+
+def test_what_is_no_call_of_grpc(shared: Running) -> None:
+    with peer(shared.grpc) as client:
+        assert client.wait(client.ask(b"", **{":method": "GET"}))[":status"] == "405"
+        assert client.wait(client.ask(b"", content_type="text/html"))[":status"] == "415"
+        for more, status in [
+            ({"path": "/inference.GRPCInferenceService/Nothing"}, "12"), ({"path": "/x"}, "12"),
+            ({"grpc_timeout": "1"}, "3"), ({"grpc_timeout": "123456789S"}, "3"), ({"grpc_encoding": "br"}, "12"),
+        ]:  # fmt: skip
+            found = client.wait(client.ask(request(), **more))
+            assert (found[":status"], found["grpc-status"]) == ("200", status)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "none came"), (b"\0\0", "in the middle"), (request()[:-1], "in the middle"),
+        (request() * 2, "one message"), (b"\x02" + request()[1:], "neither 0 nor 1"),
+        (b"\x01" + request()[1:], "does not say how"),
+    ],
+)  # fmt: skip
+def test_messages_that_are_not_whole(shared: Running, content: bytes, words: str) -> None:
+    with peer(shared.grpc) as client:
+        found = client.wait(client.ask(content))
+        assert (found["grpc-status"], words in found["grpc-message"]) == ("3", True), found
+
+
+def test_messages_that_are_too_large(shared: Running) -> None:
+    with peer(shared.grpc) as client:
+        assert client.wait(client.ask(struct.pack(">BI", 0, 65 << 20), end=False))["grpc-status"] == "8"
+        bomb = gzip.compress(bytes(65 << 20))
+        assert client.wait(client.ask(message(bomb, packed=1), grpc_encoding="gzip"))["grpc-status"] == "8"
+        broken = message(b"no gzip", packed=1)
+        assert client.wait(client.ask(broken, grpc_encoding="gzip"))["grpc-status"] == "3"
+
+
+def test_compressed_messages(shared: Running) -> None:
+    plain = request()
+    with peer(shared.grpc) as client:
+        stream = client.ask(message(gzip.compress(plain[5:]), packed=1), grpc_encoding="gzip")
+        assert client.wait(stream)["grpc-status"] == "0"
+        np.testing.assert_array_equal(answer(client.data[stream]), np.arange(16))
+
+
+def test_a_request_in_single_bytes_and_padding(shared: Running) -> None:
+    content = request(id="slow")
+    parts = b"".join(frame(DATA, PADDED, 1, bytes((3,)) + content[at : at + 7] + bytes(3)) for at in range(0, 140, 7))
+    block = hpack.Encoder().encode(headers())
+    data = (
+        BEGIN + frame(77, 0, 0, b"unknown") + frame(HEADERS, 0, 1, block[:9]) + frame(CONTINUATION, 0, 1, block[9:20])
+        + frame(CONTINUATION, END_HEADERS, 1, block[20:]) + frame(PRIORITY, 0, 1, bytes(5)) + parts
+        + frame(DATA, 0, 1, content[140:]) + frame(DATA, END_STREAM, 1) + frame(SETTINGS, 1, 0)
+    )  # fmt: skip
+    host, _, port = shared.grpc.partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(len(data)):
+            connection.sendall(data[at : at + 1])
+        came = b""
+        while b"grpc-status\x010" not in came:
+            block = connection.recv(65536)
+            assert block, came
+            came += block
+    assert b"\x1a\x04slow" in came
+
+
+@pytest.mark.parametrize("window", [1, 1000, 16384, 65535])
+def test_an_answer_waits_for_the_clients_windows(shared: Running, window: int) -> None:
+    shape = (1, 16) if window == 1 else (2, 3, 224, 224)
+    with peer(shared.grpc, window=window) as client:
+        stream = client.ask(request((1, 16)))
+        other = client.ask(request((1, 16)))
+        assert client.wait(stream)["grpc-status"] == client.wait(other)["grpc-status"] == "0"
+        if window > 1:
+            large = client.h2.get_next_available_stream_id()
+            client.h2.send_headers(large, headers())
+            content = request(shape, "image")
+            while content:
+                size = min(len(content), client.h2.local_flow_control_window(large), 16384)
+                client.h2.send_data(large, content[:size], end_stream=size == len(content))
+                content = content[size:]
+                client.send()
+                while content and client.h2.local_flow_control_window(large) == 0:
+                    assert client.read()
+            assert client.wait(large)["grpc-status"] == "0"
+            np.testing.assert_array_equal(answer(client.data[large]), np.arange(np.prod(shape), dtype=np.float32))
+    np.testing.assert_array_equal(answer(client.data[stream]), np.arange(16))
+
+
+def test_streams_beyond_the_limit_are_refused(shared: Running) -> None:
+    encoder, data = hpack.Encoder(), BEGIN
+    for number in range(1, 2 * 1025 + 1, 2):
+        data += frame(HEADERS, END_HEADERS, number, encoder.encode(headers()))
+    host, _, port = shared.grpc.partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(data)
+        came = b""
+        while frame(RESET, 0, 2049, struct.pack(">I", 7)) not in came:
+            block = connection.recv(65536)
+            assert block
+            came += block
+
+
+def test_a_client_that_sends_or_says_nothing_is_left(tmp_path: Path) -> None:
+    write_models(tmp_path, {"echo": ""})
+    with serving(tmp_path, limits={"read_timeout": "1s", "idle_timeout": "1s"}) as running:
+        with peer(running.grpc) as client:
+            # Half a request.
+            found = client.wait(client.ask(request()[:20], end=False))
+            assert (found["grpc-status"], "not complete" in found["grpc-message"]) == ("4", True)
+            while client.read():
+                pass
+            assert "ConnectionTerminated" in str(client.events)
+        with peer(running.grpc, window=0, grant=False) as client:
+            # An answer that is not read.
+            client.ask(request((1, 4), "echo"))
+            try:
+                while client.read():
+                    pass
+            except ConnectionResetError:
+                pass
+
+
+def test_a_stream_that_is_not_read_is_not_asked_on(shared: Running) -> None:
+    path = STREAM
+    one = request((64, 16))
+    with peer(shared.grpc, window=0, grant=False) as client:
+        stream = client.h2.get_next_available_stream_id()
+        client.h2.send_headers(stream, headers(path))
+        sent = 0
+        while client.h2.local_flow_control_window(stream) >= len(one):
+            client.h2.send_data(stream, one)
+            sent += 1
+            client.ping()
+            # What the model has answered waits for the client; what it has not is still to come.
+            while shared.on_loop(lambda: len(shared.server.repository.find("float").calls)):
+                pass
+            client.ping()
+        # It was told to go on, and then no more.
+        assert 256 < sent < 2000
+        assert not client.data
+        client.h2.increment_flow_control_window(1 << 30, stream)
+        client.h2.increment_flow_control_window(1 << 30)
+        client.h2.end_stream(stream)
+        client.send()
+        assert client.wait(stream)["grpc-status"] == "0"
+        content, answers = client.data[stream], 0
+        while content:
+            length = struct.unpack(">I", content[1:5])[0]
+            response = schema.ModelStreamInferResponse.FromString(content[5 : 5 + length])
+            assert not response.error_message
+            assert len(response.infer_response.raw_output_contents[0]) == 64 * 16 * 4
+            content, answers = content[5 + length :], answers + 1
+        assert answers == sent
