@@ -13,8 +13,8 @@ from deepseek.types import ANY, Signature, Tensors, TensorSpec
 def input_check(signature: Signature) -> Callable[[Tensors], int]:
     """A function that tells how many rows tensors have, and raises InputError unless they fit the signature.
 
-    Resolved once, run per request: one function without calls, because after a model has run, its code and data are in
-    no cache any more, and each further function costs microseconds.
+    Resolved once, run per request: one function that calls others only for tensors unlike the last, because after a
+    model has run, its code and data are in no cache any more, and each further function costs microseconds.
 
     Rows are the size of the batch dimension, in which all inputs that have one must agree; 1 where the model has none.
     Dtypes and shapes that the model does not state are not checked.
@@ -32,11 +32,8 @@ def input_check(signature: Signature) -> Callable[[Tensors], int]:
             if type(tensor) is not plan.kind or tensor.dtype is not plan.dtype:
                 plan.admit(tensor)
             shape = tensor.shape
-            if plan.rank is not None and len(shape) != plan.rank:
-                raise _misfit(plan.spec, tensor)
-            for axis, size in plan.sizes:
-                if shape[axis] != size:
-                    raise _misfit(plan.spec, tensor)
+            if shape != plan.shape:
+                plan.fit(tensor)
             if plan.batched:
                 if rows is not None and shape[0] != rows:
                     raise _uneven(tensors, plans)
@@ -52,18 +49,19 @@ class _Plan:
     Attributes:
         spec: the input as the model states it.
         kind: the type of the last array that was found good,
-        dtype: and its dtype: the next is likely to have the same.
+        dtype, shape: its dtype and shape: the next is likely to have the same.
         rank: how many dimensions; None: not known.
         sizes: ``(axis, size)`` of those that do not vary.
         batched: dimension 0 is the batch.
     """
 
-    __slots__ = ("batched", "dtype", "kind", "rank", "sizes", "spec")
+    __slots__ = ("batched", "dtype", "kind", "rank", "shape", "sizes", "spec")
 
     def __init__(self, spec: TensorSpec) -> None:
         self.spec = spec
         self.kind: type | None = None
         self.dtype: Any = None
+        self.shape: Any = None
         self.rank = None if spec.shape is None else len(spec.shape)
         self.sizes = tuple((axis, size) for axis, size in enumerate(spec.shape or ()) if size != ANY)
         self.batched = bool(spec.shape) and spec.shape is not None and spec.shape[0] == ANY
@@ -77,6 +75,16 @@ class _Plan:
         if self.spec.dtype and dtype_name(tensor.dtype) != self.spec.dtype:
             raise _misfit(self.spec, tensor)
         self.kind, self.dtype = type(tensor), tensor.dtype
+
+    def fit(self, tensor: Any) -> None:
+        """An array of another shape than the last. Raises InputError."""
+        shape = tensor.shape
+        if self.rank is not None and len(shape) != self.rank:
+            raise _misfit(self.spec, tensor)
+        for axis, size in self.sizes:
+            if shape[axis] != size:
+                raise _misfit(self.spec, tensor)
+        self.shape = shape
 
 
 def stated_signature(own: Signature, declared: Signature) -> Signature:

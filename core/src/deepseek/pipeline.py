@@ -92,7 +92,10 @@ class Pipeline:
             >>> pipeline.run({"image": array}, Options(tenant="acme"))["logits"].shape
             (1, 3)
         """
-        given = tensors if inputs is None else _either(inputs, tensors)
+        if inputs is None:
+            given: Tensors = tensors
+        else:
+            given = inputs if type(inputs) is dict and not tensors else _either(inputs, tensors)
         return self._run(given, Share(options if options is NO_OPTIONS else _checked(options), self._check(given)))
 
     def submit(

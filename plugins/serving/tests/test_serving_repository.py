@@ -110,3 +110,16 @@ def test_a_watched_folder_is_followed(tmp_path: Path) -> None:
             pass
         (tmp_path / "a/a.puppet").write_text("broken")
         assert first(running, "a") == 11.0
+
+
+def test_versions_are_loaded_together_or_not_at_all(running: Running, tmp_path: Path) -> None:
+    (tmp_path / "a/2/a-2.puppet").write_text("add 20")
+    (tmp_path / "a/3/a-3.puppet").write_text("broken")
+    assert running.http.post("/v2/repository/models/a/load").status_code == 500
+    assert (first(running, "a/versions/2"), first(running, "a")) == (3.0, 4.0)
+    write_models(tmp_path, {"c/1": "", "c/2": "broken"})
+    assert running.http.post("/v2/repository/models/c/load").status_code == 500
+    assert running.infer("c", ROW).status_code == 503
+    rows = {(row["name"], row["state"]) for row in running.http.post("/v2/repository/index").json()}
+    assert ("c", "UNAVAILABLE") in rows
+    assert ("c", "READY") not in rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,12 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx2 as httpx
+import msgspec
 import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from serving_pieces import body, identity, triton_client
+from deepseek_serving.reports import Report
+from deepseek_serving.workers.changes import Changes
+from deepseek_serving.workers.held import Held
+from deepseek_serving.workers.lookout import Lookout
+from deepseek_serving.workers.slots import ASKED, IDLE, PART, Slots
+from serving_pieces import Blocked, Running, body, identity, serving, triton_client, write_models
 
 CONTENT = body([1, 16], [1.0] * 16)
 URL = "/v2/models/same/infer"
@@ -115,3 +122,88 @@ def test_the_death_of_a_worker_costs_its_requests_in_flight_alone(workers: Worke
         thread.join()
     assert set(seen) <= {200, 503}, seen
     assert seen[503] <= 16
+
+
+@pytest.mark.slow
+def test_a_new_worker_does_what_the_others_did(workers: Workers) -> None:
+    with httpx.Client(base_url=workers.url, timeout=30) as client:
+        assert client.post("/v2/repository/models/same/unload").status_code == 200
+        before = workers.pids()
+        os.kill(before[0], signal.SIGKILL)
+        while len([pid for pid in workers.pids() if pid not in before[:1]]) < 2:
+            pass
+        # Until the new one serves, the other has all connections.
+        statuses = {httpx.post(workers.url + URL, content=CONTENT, timeout=30).status_code for _ in range(200)}
+        assert statuses == {404}
+
+
+@pytest.mark.slow
+def test_a_worker_that_says_nothing_is_replaced(tmp_path: Path) -> None:
+    running = Workers(tmp_path, "--set", "server.stall=1s")
+    try:
+        before = running.pids()
+        os.kill(before[0], signal.SIGSTOP)
+        while before[0] in running.pids() or len(running.pids()) < 2:
+            pass
+        for _ in range(20):
+            assert httpx.post(running.url + URL, content=CONTENT, timeout=30).status_code == 200
+    finally:
+        running.process.terminate()
+        running.process.communicate(timeout=30)
+
+
+def test_what_the_dead_had_counted_is_kept(shared: Running) -> None:
+    shared.infer("float", [[1.0] * 16])
+    lookout = Lookout([], 0)
+    for _ in range(2):
+        dead = Held(None)  # type: ignore[arg-type]
+        dead.report = shared.on_loop(shared.server.own_report)
+        lookout.bury(dead)
+    rows = sum(model.counts.rows for model in shared.on_loop(shared.server.own_report).models)
+    [past] = [msgspec.convert(each, Report, str_keys=True) for each in lookout.past]
+    assert sum(model.counts.rows for model in past.models) == 2 * rows > 0
+    assert (past.served, past.resident_bytes, past.connections) == ([], [], 0)
+
+
+def test_an_answer_in_parts_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    write_models(tmp_path, {"many": {"puppet": {"chunks": 2}}})
+    slots, ends = Slots.make(1), socket.socketpair()
+    with serving(tmp_path) as running:
+        blocked = Blocked("many.puppet")
+
+        async def adopt() -> None:
+            connection = running.server.front.connection(0, slots, lambda slot: None)
+            await running.loop.connect_accepted_socket(lambda: connection, ends[0])
+
+        running.on_loop(adopt)
+        content = b'{"x":[1,1,1,1]}'
+        top = b"POST /v2/models/many/generate_stream HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
+        ends[1].sendall(top % len(content) + content)
+        assert slots.state(0, ends[0]) in (IDLE, ASKED)
+        blocked.entered.acquire()
+        blocked.go.set()
+        came = b""
+        while b"\r\n0\r\n\r\n" not in came:
+            came += ends[1].recv(65536)
+            if came.count(b"data: ") == 1:
+                assert slots.states[0] == PART
+        while slots.states[0] != IDLE:
+            pass
+        ends[1].close()
+
+
+def test_changes_that_are_undone_are_forgotten() -> None:
+    changes = Changes()
+    for call, arguments in [
+        ("unload", {"name": "a"}), ("unload", {"name": "b"}), ("load", {"name": "a"}),
+        ("log", {"given": {"log_info": False}}), ("log", {"given": {"log_error": False}}),
+        ("register", {"name": "m", "key": "/m"}), ("register", {"name": "n", "key": "/n"}), ("unregister", {"name": "m"}),
+    ]:  # fmt: skip
+        changes.note(call, arguments)
+    assert changes.calls() == [
+        {"call": "unload", "arguments": {"name": "b"}},
+        {"call": "log", "arguments": {"given": {"log_info": False, "log_error": False}}},
+        {"call": "register", "arguments": {"name": "n", "key": "/n"}},
+    ]
+    changes.note("unregister", {"name": ""})
+    assert len(changes.calls()) == 2

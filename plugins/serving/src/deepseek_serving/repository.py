@@ -134,13 +134,14 @@ class Repository:
                 raise UnknownError(f"the repository has no model `{name}`", hint=self._folder.hint())
             before = self._print(name)
             try:
-                for version, path in found.items():
-                    await self._load(name, version, path)
+                built = await self._build_all(name, found)
             except DeepSeekError as error:
                 self._prints[name] = before
                 if not self._models.get(name):
                     self._failed[name] = error.what
                 raise
+            for served, pipeline in built:
+                self._adopt(served, pipeline)
             self._failed.pop(name, None)
             # Where the models are is known only now.
             self._prints[name] = self._print(name)
@@ -197,20 +198,29 @@ class Repository:
         sources = [item.pipeline.plan.source.path for item in self.versions(name) if item.pipeline]
         return fingerprint(self._folder.versions(name).values(), sources)
 
-    async def _load(self, name: str, version: int, path: Path) -> None:
-        served = self._models.get(name, {}).get(version)
-        if served is not None and served.path == path:
-            before = served.adopt(await self._build(served))
-            self._close(before)
-            return
-        counted = self._counted.setdefault((name, str(version)), Statistics())
-        served = Served(name, str(version), path, self._handover, counted, self._overrides, self._plugins)
-        pipeline = await self._build(served)
-        old = self._models.setdefault(name, {}).get(version)
-        self._models[name][version] = served
-        served.adopt(pipeline)
-        if old is not None:
-            self._close(old.retire("it was replaced"))
+    async def _build_all(self, name: str, found: dict[int, Path]) -> list[tuple[Served, deepseek.Pipeline]]:
+        """New pipelines of all versions, or of none: what is served is never a part of what was asked for."""
+        built: list[tuple[Served, deepseek.Pipeline]] = []
+        try:
+            for version, path in found.items():
+                served = self._models.get(name, {}).get(version)
+                if served is None or served.path != path:
+                    counted = self._counted.setdefault((name, str(version)), Statistics())
+                    served = Served(name, str(version), path, self._handover, counted, self._overrides, self._plugins)
+                built.append((served, await self._build(served)))
+        except BaseException:
+            for _, pipeline in built:
+                self._close(pipeline)
+            raise
+        return built
+
+    def _adopt(self, served: Served, pipeline: deepseek.Pipeline) -> None:
+        versions = self._models.setdefault(served.name, {})
+        before = versions.get(int(served.version))
+        versions[int(served.version)] = served
+        self._close(served.adopt(pipeline))
+        if before is not None and before is not served:
+            self._close(before.retire("it was replaced"))
 
     async def _build(self, served: Served) -> deepseek.Pipeline:
         async with self._building:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from deepseek_serving.http.incoming import DIRECT, Asked, Incoming
-from deepseek_serving.http.message import Head, Headers, head
+from deepseek_serving.http.message import Headers, head
+from deepseek_serving.writing import write_now
 
 if TYPE_CHECKING:
     from deepseek_serving.http.front import Front
@@ -54,9 +53,6 @@ class Connection(Incoming):
             self._serve(*self._ahead.popleft())
         self._read_on()
 
-    def serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
-        self._front.serve(self, found, body, own)
-
     def respond(
         self, status: int, kind: bytes, parts: list[bytes | memoryview], more: Headers | tuple[()] = ()
     ) -> None:
@@ -80,13 +76,7 @@ class Connection(Incoming):
         self.finish(close=close)
 
     def _send(self, data: bytes) -> None:
-        """Write an answer at once, not at the end of the loop's turn: the client has it sooner, for less."""
-        if self._plain is not None and self._transport.get_write_buffer_size() == 0:
-            # What can't be written now, or not at all, is left to the transport.
-            with suppress(OSError):
-                data = data[os.write(self._plain, data) :]
-        if data:
-            self._transport.write(data)
+        write_now(self._transport, self._plain, data)
 
     def _send_large(self, parts: list[bytes | memoryview]) -> None:
         self._transport.writelines(parts)

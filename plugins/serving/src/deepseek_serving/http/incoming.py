@@ -18,6 +18,7 @@ from deepseek_serving.bodies import aligned
 from deepseek_serving.http.message import Head, Headers
 
 if TYPE_CHECKING:
+    from deepseek_serving.http.connection import Connection
     from deepseek_serving.http.front import Front
 
 #: Bodies that are not complete with their first read and have at least this many bytes to come are read directly.
@@ -218,7 +219,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
     def _serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
         self.busy = found
         self.arrived = self.active
-        self.serve(found, body, own)
+        self._front.serve(cast("Connection", self), found, body, own)
 
     def _too_long(self) -> None:
         self.refuse(431, f"the head of the request is larger than {self._front.limits.head} bytes")
@@ -240,10 +241,6 @@ class Incoming(asyncio.BufferedProtocol, ABC):
             self._transport.resume_reading()
 
     # What the writing half does.
-
-    @abstractmethod
-    def serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
-        """Answer a request, now or later."""
 
     @abstractmethod
     def refuse(self, status: int, why: str) -> None:

@@ -57,6 +57,9 @@ def head(
     status: int, length: int, kind: bytes, more: Iterable[tuple[bytes, bytes]] = (), *, close: bool = False
 ) -> bytes:
     """The head of an answer."""
+    if status == 200 and not more and not close:
+        # As most are.
+        return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (kind, length)
     lines = [_STATUS[status], b"content-type: ", kind, b"\r\ncontent-length: ", b"%d" % length, b"\r\n"]
     for name, value in more:
         lines += (name, b": ", value, b"\r\n")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from deepseek_serving.http.connection import Connection
-from deepseek_serving.workers.slots import AHEAD, ANSWERING, ASKED, IDLE, Slots
+from deepseek_serving.workers.slots import AHEAD, ANSWERING, ASKED, IDLE, PART, Slots
 
 if TYPE_CHECKING:
     from deepseek_serving.http.front import Front
@@ -42,11 +42,14 @@ class SharedConnection(Connection):
 
     def write(self, data: bytes) -> None:
         self._answering(len(data))
+        self._states[self._slot] = PART
         super().write(data)
 
     def finish(self, *, close: bool) -> None:
         super().finish(close=close)
-        self._written()
+        # One that was written at once the kernel's count tells of.
+        if self._states[self._slot] == PART:
+            self._written()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -73,7 +76,7 @@ class SharedConnection(Connection):
 
     def _written(self) -> None:
         """Note what the connection is at, now or when all that was written has left."""
-        if self._closing:
+        if self._closing or (self.busy is not None and self._states[self._slot] == PART):
             return
         if self._transport.get_write_buffer_size():
             asyncio.get_running_loop().call_later(_LOOK, self._written)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from deepseek_serving.http2 import frames
 from deepseek_serving.http2.frames import Http2Error
+from deepseek_serving.writing import write_now
 
 if TYPE_CHECKING:
     from deepseek_serving.http2.streams import Piece, Stream
@@ -61,14 +60,7 @@ class Outgoing(ABC):
         if sum(map(len, out)) > _LARGE:
             self._transport.writelines(out)
             return
-        data = b"".join(out)
-        if self._plain is not None and self._transport.get_write_buffer_size() == 0:
-            # At once, not at the end of the loop's turn: the client has it sooner, for less. What can't be written
-            # now, or not at all, is left to the transport.
-            with suppress(OSError):
-                data = data[os.write(self._plain, data) :]
-        if data:
-            self._transport.write(data)
+        write_now(self._transport, self._plain, b"".join(out))
 
     def pump(self) -> None:
         """Send what the windows allow, some of each stream in turn."""

@@ -14,6 +14,8 @@ import msgspec
 _READ = 1 << 16
 #: Sockets that one read may bring.
 _SOCKETS = 64
+#: Seconds after which it is tried again to write.
+_AGAIN = 0.05
 
 
 class Channel:
@@ -35,7 +37,7 @@ class Channel:
         self._receive, self._closed = receive, closed
         self._loop = asyncio.get_running_loop()
         self._incoming = bytearray()
-        self._sockets: deque[int] = deque()
+        self._sockets: deque[int | None] = deque()
         self._outgoing: deque[tuple[bytes, int | None]] = deque()
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._open = True
@@ -81,12 +83,13 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            content, handles, _, _ = socket.recv_fds(self._end, _READ, _SOCKETS)
+            content, handles, flags, _ = socket.recv_fds(self._end, _READ, _SOCKETS)
         except BlockingIOError:
             return
         except OSError:
-            content, handles = b"", []
-        self._sockets.extend(handles)
+            content, handles, flags = b"", [], 0
+        # A read ends where a socket came, so at most one was lost: no more files may be open here.
+        self._sockets.extend(handles or ([None] if flags & socket.MSG_CTRUNC else []))
         if not content:
             self.close()
             self._closed()
@@ -106,8 +109,8 @@ class Channel:
             if future is not None and not future.done():
                 future.set_result(message["content"])
             return
-        passed = socket.socket(fileno=self._sockets.popleft()) if message.get("socket") else None
-        self._receive(message, passed)
+        handle = self._sockets.popleft() if message.get("socket") else None
+        self._receive(message, None if handle is None else socket.socket(fileno=handle))
 
     def _write(self) -> None:
         while self._outgoing:
@@ -118,7 +121,8 @@ class Channel:
                 self._loop.add_writer(self._end, self._write)
                 return
             except OSError:
-                # The reader finds out, and tells.
+                # The other side has ended, which the reader finds out, or too many sockets are on their way.
+                self._loop.call_later(_AGAIN, self._write_again)
                 return
             if handle is not None:
                 with suppress(OSError):
@@ -128,3 +132,7 @@ class Channel:
             else:
                 self._outgoing.popleft()
         self._loop.remove_writer(self._end)
+
+    def _write_again(self) -> None:
+        if self._open:
+            self._write()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import time
 
+from deepseek_serving.reports import Report
 from deepseek_serving.workers.channel import Channel
+
+#: Seconds that a worker has to end whose channel is closed; and without an answer after which it gets no connection.
+_LAST, _QUIET = 2.0, 2.5
 
 
 class Held:
@@ -15,6 +20,8 @@ class Held:
     Attributes:
         able: whether it takes connections.
         ready: whether its models are loaded.
+        asked: since when it owes an answer, in `time.monotonic()` seconds; None: it does not.
+        report: what it said last.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -23,3 +30,19 @@ class Held:
         self.born = time.monotonic()
         self.able = self.ready = False
         self.slots: dict[int, socket.socket] = {}
+        self.asked: float | None = None
+        self.asking: asyncio.Future[None] | None = None
+        self.report: Report | None = None
+
+    @property
+    def burden(self) -> tuple[bool, int]:
+        """What is compared when a connection is given away: whether it is quiet, and how many it has."""
+        return self.asked is not None and time.monotonic() - self.asked > _QUIET, len(self.slots)
+
+    def end(self) -> int:
+        """Wait for the end of the process, which is near, or make it; its exit code. Not on the loop."""
+        try:
+            return self.process.wait(_LAST)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()

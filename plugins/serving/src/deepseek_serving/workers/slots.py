@@ -17,8 +17,8 @@ import struct
 import termios
 
 #: ASKED: more than nothing was read of a request. ANSWERING: an answer is written, and nothing was read of another
-#: request; AHEAD: something was.
-IDLE, ASKED, ANSWERING, AHEAD = 0, 1, 2, 3
+#: request; AHEAD: something was. PART: an answer is written in parts, and is not complete.
+IDLE, ASKED, ANSWERING, AHEAD, PART = range(5)
 #: Where Linux's `struct tcp_info` has `tcpi_bytes_acked`.
 _ACKED = 120
 
@@ -57,7 +57,7 @@ class Slots:
     def state(self, slot: int, connection: socket.socket) -> int:
         """What a connection is at whose worker has died."""
         state = self.states[slot]
-        if state in (IDLE, ASKED):
+        if state in (IDLE, ASKED, PART):
             return state
         there = _written(connection)
         if there == self.after[slot]:

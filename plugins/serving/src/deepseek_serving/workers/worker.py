@@ -65,6 +65,10 @@ class Worker:
         self.channel.send({"closed": closed})
 
     def _receive(self, message: dict[str, Any], passed: socket.socket | None) -> None:
+        if "slot" in message and passed is None:
+            logger.error("a connection was lost: no more files may be open")
+            self.gone(message["slot"])
+            return
         work = self._adopt(message["slot"], passed) if passed else self._do(message)
         task = asyncio.ensure_future(work)
         self._tasks.add(task)

@@ -1,0 +1,141 @@
+"""The door: accepts connections, gives each to a worker, and keeps a hold of it in case the worker dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+from deepseek.plugin import ConfigError
+from deepseek_serving.settings import ServerSettings
+from deepseek_serving.workers.held import Held
+from deepseek_serving.workers.orphans import refuse
+from deepseek_serving.workers.slots import ASKED, IDLE, Slots
+
+logger = logging.getLogger("deepseek.serving")
+
+
+class Door:
+    """Belongs to the supervisor's loop.
+
+    Args:
+        settings: the section `server`.
+        workers: those that there are.
+
+    Attributes:
+        slots: what the connections are at.
+        serving: whether all workers have been ready: until then, those that load tell of the server's health.
+    """
+
+    def __init__(self, settings: ServerSettings, workers: list[Held]) -> None:
+        self.slots = Slots.make(settings.limits.connections)
+        self.serving = False
+        self._settings, self._workers = settings, workers
+        self._free = list(range(settings.limits.connections))
+        #: Accepted, and no worker to serve them.
+        self._waiting: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+
+    def open(self) -> tuple[str, int]:
+        """Listen, and accept; the address. Raises ConfigError."""
+        settings = self._settings
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        try:
+            listener = socket.create_server((settings.host, settings.http.port), family=family, backlog=4096)
+        except OSError as exc:
+            address = f"{settings.host}:{settings.http.port}"
+            hint = "choose another with --port, or 0 for any free one"
+            raise ConfigError(f"can't listen on {address}: {exc.strerror or exc}", hint=hint) from exc
+        listener.setblocking(False)
+        self._listener = listener
+        self._listen_again()
+        host, port = listener.getsockname()[:2]
+        return str(host), int(port)
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(64):
+            try:
+                accepted, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                # No more files may be open: later, and not at once again.
+                logger.error("a connection could not be accepted: %s", exc.strerror)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                loop.call_later(0.1, self._listen_again)
+                return
+            self._give(accepted)
+
+    def give_waiting(self) -> None:
+        """Give away what was accepted while there was no worker."""
+        waiting, self._waiting = self._waiting, []
+        for accepted in waiting:
+            self._give(accepted)
+
+    def _listen_again(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
+
+    def _give(self, accepted: socket.socket, slot: int | None = None) -> None:
+        """Give a connection to the worker that has the fewest."""
+        able = [worker for worker in self._workers if worker.ready]
+        if not able and not self.serving:
+            # While the server starts, those that load still tell of its health.
+            able = [worker for worker in self._workers if worker.able]
+        if not able:
+            self._waiting.append(accepted)
+            if slot is not None:
+                self._free.append(slot)
+            return
+        if slot is None:
+            if not self._free:
+                self._turn_away(accepted)
+                return
+            slot = self._free.pop()
+            self.slots.open(slot)
+        worker = min(able, key=lambda worker: worker.burden)
+        worker.slots[slot] = accepted
+        try:
+            worker.channel.send({"slot": slot, "socket": True}, accepted)
+        except OSError as exc:
+            logger.error("a connection could not be given away: %s", exc.strerror)
+            del worker.slots[slot]
+            self._free.append(slot)
+            self._turn_away(accepted)
+
+    def _turn_away(self, accepted: socket.socket) -> None:
+        if self._settings.tls:
+            # Nobody here can say anything that the client would understand.
+            accepted.close()
+        else:
+            refuse(accepted)
+
+    def ended(self, worker: Held, slots: list[int]) -> None:
+        """Connections of a worker have ended."""
+        for slot in slots:
+            held = worker.slots.pop(slot, None)
+            if held is not None:
+                held.close()
+                self._free.append(slot)
+
+    def inherit(self, slot: int, held: socket.socket) -> None:
+        """Look after a connection whose worker has died."""
+        state = self.slots.state(slot, held)
+        # What TLS agreed on died with the worker: nobody else can say anything.
+        if state == IDLE and not self._settings.tls:
+            self.slots.states[slot] = IDLE
+            self._give(held, slot)
+            return
+        if state == ASKED and not self._settings.tls:
+            refuse(held)
+        else:
+            held.close()
+        self._free.append(slot)

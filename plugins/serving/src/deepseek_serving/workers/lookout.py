@@ -1,0 +1,68 @@
+"""Keeps an eye on workers: asks each for its counts, ends the silent, and keeps what the dead had counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import msgspec
+
+from deepseek_serving.reports import Report, together
+from deepseek_serving.workers.held import Held
+
+logger = logging.getLogger("deepseek.serving")
+
+#: How often workers are asked, in seconds.
+_EVERY = 1.0
+
+
+class Lookout:
+    """Belongs to the supervisor's loop.
+
+    Args:
+        workers: those that there are.
+        stall: seconds after which a worker that does not answer is ended; 0: never.
+    """
+
+    def __init__(self, workers: list[Held], stall: float) -> None:
+        self._workers, self._stall = workers, stall
+        self._past: Report | None = None
+
+    async def run(self) -> None:
+        """Look, until cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            now = time.monotonic()
+            for worker in list(self._workers):
+                if worker.asked is not None:
+                    if self._stall and now - worker.asked > self._stall:
+                        logger.error("a worker process said nothing for %g s, and is ended", now - worker.asked)
+                        worker.process.kill()
+                elif worker.able:
+                    worker.asked = now
+                    worker.asking = asyncio.ensure_future(self._ask(worker))
+
+    async def _ask(self, worker: Held) -> None:
+        try:
+            answer = await worker.channel.ask({"call": "report", "arguments": {}})
+        except ConnectionError:
+            return
+        worker.report = msgspec.convert(answer, Report, str_keys=True)
+        worker.asked = None
+
+    def bury(self, worker: Held) -> None:
+        """A worker has ended: what it had counted when it was last asked is kept, for it has to be paid for."""
+        report = worker.report
+        if report is None:
+            return
+        report.ready, report.connections, report.resident_bytes = True, 0, []
+        for model in report.models:
+            model.state, model.memory_bytes, model.inflight = "", 0, 0
+        self._past = report if self._past is None else together([self._past, report])
+
+    @property
+    def past(self) -> list[dict[str, Any]]:
+        """What those counted that are no more, as a message has it."""
+        return [] if self._past is None else [msgspec.to_builtins(self._past)]
