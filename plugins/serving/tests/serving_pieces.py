@@ -50,13 +50,13 @@ class PuppetSettings(Settings):
     shape: tuple[int, ...] = (ANY, 4)
     dtype: str = "float32"
     output: str = ""
+    concurrency: int = 1
 
 
 class PuppetExecutor:
-    concurrency = 1
-
     def __init__(self, path: Path, settings: PuppetSettings) -> None:
         self._name = path.name
+        self.concurrency = settings.concurrency
         spec = TensorSpec("x", settings.dtype, tuple(settings.shape))
         self.signature = Signature(
             (spec,), (TensorSpec("y", settings.output or settings.dtype, tuple(settings.shape)),)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,29 @@ def test_openais_client(coded: Running) -> None:
             client.embeddings.create(model="embed", input=wrong)  # type: ignore[arg-type]
     with pytest.raises(openai.BadRequestError, match="not a picture"):
         client.embeddings.create(model="color", input="a")
+
+
+def test_more_texts_than_the_queue_holds(coded_models: Path, tmp_path: Path) -> None:
+    shutil.copytree(coded_models, tmp_path / "models")
+    with (tmp_path / "models/embed.yaml").open("a") as file:
+        file.write("fifo: {max_queue: 70}\n")
+    with serving(tmp_path / "models") as running:
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        made = client.embeddings.create(model="embed", input=["hello", "world"] * 200)
+        assert [item.embedding for item in made.data] == [[4, 5, 6, 7], [8, 9, 10, 11]] * 200
+
+
+def test_a_client_that_does_not_read_its_events_is_given_up(tmp_path: Path) -> None:
+    write_models(tmp_path, {"many": {"puppet": {"chunks": 40_000}}})
+    with serving(tmp_path) as running:
+        content = json.dumps({"x": [[1.0] * 4] * 100}).encode()
+        host, _, port = running.address.partition(":")
+        with socket.create_connection((host, int(port)), 30) as connection:
+            top = b"POST /v2/models/many/generate_stream HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
+            connection.sendall(top % len(content) + content)
+            while 'cause="slow_reader"' not in running.http.get("/metrics").text:
+                pass
+            assert running.infer("many", ROW).status_code == 501
 
 
 def test_prometheus_reads_the_metrics(shared: Running) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +13,7 @@ from deepseek.plugin import InputError
 from deepseek_serving.errors import UnsupportedError
 from deepseek_serving.gatekeeper import Caller
 from deepseek_serving.oip import metadata
+from deepseek_serving.oip.requests import Region
 from deepseek_serving.reports import Report
 from deepseek_serving.shared_memory import SharedMemory
 from deepseek_serving.statistics import SIZES, TIMES
@@ -71,10 +73,10 @@ class Admin:
         self.allow("shared_memory", caller)
         return self._shared
 
-    @property
-    def region(self) -> Any:
-        """Gives bytes of shared memory; None where it is not allowed."""
-        return self._shared.region if "shared_memory" in self._server.settings.allow else None
+    def region(self, tenant: str) -> Region | None:
+        """Gives bytes of a tenant's shared memory; None where that is not allowed."""
+        allowed = "shared_memory" in self._server.settings.allow
+        return partial(self._shared.region, tenant) if allowed else None
 
     async def log_settings(self, given: dict[str, Any], caller: Caller) -> dict[str, Any]:
         """Change what is logged, and tell it, in the words of the protocol's extension "logging"."""

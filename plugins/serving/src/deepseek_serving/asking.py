@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from deepseek.plugin import Options
 from deepseek_serving.calls import Call, StreamCall
-from deepseek_serving.errors import NotReadyError
+from deepseek_serving.errors import NotReadyError, SlowReaderError
 from deepseek_serving.oip.requests import Question
 from deepseek_serving.served import Served
 
 Trace = Callable[[Call], None]
+#: Chunks of an answer that may wait for a client to read them.
+_BEHIND = 4096
+#: Pictures and texts of a model that may wait to be read.
+_UNPACKING = 1024
 
 
 async def ask(model: Served, question: Question, trace: Trace | None = None) -> Mapping[str, Any]:
@@ -25,6 +30,7 @@ async def ask(model: Served, question: Question, trace: Trace | None = None) -> 
         question: what.
         trace: called with the call, to have it traced.
     """
+    _in_time(model, question)
     if trace is None and model.prompt(question):
         return model.execute(question, monotonic())
     loop = asyncio.get_running_loop()
@@ -45,9 +51,17 @@ async def ask(model: Served, question: Question, trace: Trace | None = None) -> 
 
 async def stream(model: Served, question: Question) -> AsyncIterator[Mapping[str, Any]]:
     """The chunks of the model's answer, as they come; leaving the loop stops it. Raises DeepSeekError."""
+    _in_time(model, question)
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
-    call = StreamCall(model, question, lambda _: chunks.put_nowait(None), monotonic(), chunks.put_nowait)
+
+    def take(chunk: Mapping[str, Any]) -> None:
+        if chunks.qsize() < _BEHIND:
+            chunks.put_nowait(chunk)
+        else:
+            call.settle(SlowReaderError("the client does not read its answer"))
+
+    call = StreamCall(model, question, lambda _: chunks.put_nowait(None), monotonic(), take)
     model.submit(call, loop)
     try:
         while (chunk := await chunks.get()) is not None:
@@ -70,12 +84,26 @@ async def predict(model: Served, value: object, question: Question) -> list[dict
     if pipeline is None:
         raise NotReadyError(f"the model `{model.name}` is not ready: {model.reason}")
     codec, loop = pipeline.codec, asyncio.get_running_loop()
-    # Pictures take milliseconds to unpack, and the loop has others to serve.
-    question.inputs = {
-        name: np.asarray(tensor) for name, tensor in (await loop.run_in_executor(None, codec.encode, value)).items()
-    }
+    _in_time(model, question)
+    if model.unpacking >= _UNPACKING:
+        raise model.refused(NotReadyError(f"{_UNPACKING} pictures or texts wait to be read already", retry_after=1))
+    model.unpacking += 1
+    try:
+        # Pictures take milliseconds to unpack, and the loop has others to serve.
+        inputs = await loop.run_in_executor(None, codec.encode, value)
+    finally:
+        model.unpacking -= 1
+    question.inputs = {name: np.asarray(tensor) for name, tensor in inputs.items()}
     outputs = await ask(model, question)
     return await loop.run_in_executor(None, codec.decode, outputs)
+
+
+def _in_time(model: Served, question: Question) -> None:
+    """Give a request that states no deadline the model's."""
+    options = question.options
+    if options.deadline is None and model.settings.timeout:
+        deadline = monotonic() + model.settings.timeout
+        question.options = Options(deadline, options.priority, options.tenant, options.parameters)
 
 
 def plain(value: Any) -> Any:

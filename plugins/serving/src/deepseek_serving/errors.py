@@ -114,6 +114,24 @@ def cause(error: BaseException) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).strip("_")
 
 
+class Refusals:
+    """Counts answers that are errors, by protocol and status: ``http 404``, ``grpc NOT_FOUND``."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def http(self, status: int) -> None:
+        """One over HTTP."""
+        self._add(f"http {status}")
+
+    def grpc(self, error: BaseException) -> None:
+        """One over gRPC."""
+        self._add(f"grpc {grpc_status(error)}")
+
+    def _add(self, key: str) -> None:
+        self.counts[key] = self.counts.get(key, 0) + 1
+
+
 def text(error: BaseException) -> str:
     """What the client is told."""
     if not isinstance(error, DeepSeekError):

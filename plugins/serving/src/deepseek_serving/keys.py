@@ -84,3 +84,5 @@ def write(path: Path, keys: list[Key]) -> None:
     with atomic_write(path) as scratch:
         scratch.chmod(0o600)
         scratch.write_bytes(msgspec.json.format(msgspec.json.encode(keys), indent=2))
+    # The file that was there may have been open to others.
+    path.chmod(0o600)

@@ -65,10 +65,16 @@ class Metrics(Collector):
             rows.add_metric(key, counts.rows)
             batches.add_metric(key, counts.executions)
             loads.add_metric(key, counts.loads)
-        yield from (requests, errors, rows, batches, loads)
+        refusals = CounterMetricFamily(
+            "deepseek_error_answers", "Answers that are errors, whatever was asked.", labels=("protocol", "status")
+        )
+        for status, count in self._report.refusals.items():
+            refusals.add_metric(status.split(), count)
+        yield from (requests, errors, rows, batches, loads, refusals)
 
     def _states(self) -> Iterator[Any]:
         depth = GaugeMetricFamily("deepseek_inflight", "Requests that wait or run.", labels=_MODEL)
+        queue = GaugeMetricFamily("deepseek_queue_depth", "Requests that wait for their execution.", labels=_MODEL)
         ready = GaugeMetricFamily("deepseek_ready", "Whether the model takes requests.", labels=_MODEL)
         load = GaugeMetricFamily("deepseek_load_seconds", "How long the last load took.", labels=_MODEL)
         memory = GaugeMetricFamily(
@@ -77,10 +83,11 @@ class Metrics(Collector):
         for model in self._report.served:
             key = (model.name, model.version)
             depth.add_metric(key, model.inflight)
+            queue.add_metric(key, model.queued)
             ready.add_metric(key, model.state == "READY")
             load.add_metric(key, model.counts.load_seconds)
             memory.add_metric(key, model.memory_bytes)
-        yield from (depth, ready, load, memory)
+        yield from (depth, queue, ready, load, memory)
         yield GaugeMetricFamily("deepseek_connections", "Open HTTP connections.", self._report.connections)
         workers = GaugeMetricFamily("deepseek_worker_resident_bytes", "Memory of each process.", labels=("worker",))
         for number, size in enumerate(self._report.resident_bytes):

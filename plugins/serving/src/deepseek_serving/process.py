@@ -28,6 +28,8 @@ def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     folder, settings, rest = places(source, name=name, config=config, overrides=overrides)
+    if not settings.keys and not _loopback(settings.host):
+        logger.warning("%s is listened on, and no keys are needed: whoever reaches it may ask", settings.host)
     if settings.workers > 1:
         start = {
             "source": str(source), "name": name, "config": str(config) if config else "",
@@ -36,6 +38,10 @@ def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str
         return _supervise(settings, start)
     run_on_loop(_serve(Server(settings, folder, rest)))
     return 0
+
+
+def _loopback(host: str) -> bool:
+    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _supervise(settings: ServerSettings, start: dict[str, Any]) -> int:

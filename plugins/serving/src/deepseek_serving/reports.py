@@ -77,7 +77,12 @@ class Counts(msgspec.Struct):
 
 
 class ModelReport(msgspec.Struct):
-    """A version of a model, as it is now. `state` is empty for one that is there no longer."""
+    """A version of a model, as it is now. `state` is empty for one that is there no longer.
+
+    Attributes:
+        inflight: requests that were taken and not yet answered.
+        queued: those of them that are not executed yet.
+    """
 
     name: str
     version: str
@@ -88,6 +93,7 @@ class ModelReport(msgspec.Struct):
     device: str = ""
     memory_bytes: int = 0
     inflight: int = 0
+    queued: int = 0
     inputs: list[dict[str, Any]] = []
     outputs: list[dict[str, Any]] = []
 
@@ -100,6 +106,7 @@ class Report(msgspec.Struct):
         ready: whether all of them take requests.
         resident_bytes: memory of each process.
         models: those that are, and those that were.
+        refusals: answers that are errors, by protocol and status.
     """
 
     started: float
@@ -107,6 +114,7 @@ class Report(msgspec.Struct):
     connections: int
     resident_bytes: list[int]
     models: list[ModelReport]
+    refusals: dict[str, int] = {}
 
     @property
     def served(self) -> list[ModelReport]:
@@ -122,6 +130,8 @@ def together(reports: Iterable[Report]) -> Report:
         first.ready = first.ready and other.ready
         first.connections += other.connections
         first.resident_bytes += other.resident_bytes
+        for key, count in other.refusals.items():
+            first.refusals[key] = first.refusals.get(key, 0) + count
         known = {(model.name, model.version): model for model in first.models}
         for model in other.models:
             mine = known.get((model.name, model.version))
@@ -139,6 +149,7 @@ def _add_model(mine: ModelReport, other: ModelReport) -> None:
             setattr(mine, name, getattr(other, name) or getattr(mine, name))
     mine.memory_bytes += other.memory_bytes
     mine.inflight += other.inflight
+    mine.queued += other.queued
     _add(mine.counts, other.counts)
 
 

@@ -17,19 +17,20 @@ _MOST = 65536
 
 
 class Sequences:
-    """The sequences of one model."""
+    """The sequences of one model, each tenant's its own."""
 
     def __init__(self) -> None:
-        self._seen: dict[int | str, float] = {}
+        self._seen: dict[tuple[str, int | str], float] = {}
 
     def check(self, question: Question) -> None:
         """Take a request of a sequence into account. Raises InputError for one that has not begun."""
-        parameters, name, now = question.options.parameters, question.sequence, monotonic()
+        options, now = question.options, monotonic()
+        parameters, name = options.parameters, (options.tenant, question.sequence)
         if not parameters.get("sequence_start", False):
             last = self._seen.get(name)
             if last is None or now - last > _IDLE:
                 hint = "its first request needs `sequence_start`"
-                raise InputError(f"there is no sequence {name!r}", hint=hint)
+                raise InputError(f"there is no sequence {question.sequence!r}", hint=hint)
         elif len(self._seen) >= _MOST:
             self._seen = {key: last for key, last in self._seen.items() if now - last <= _IDLE}
             if len(self._seen) >= _MOST:

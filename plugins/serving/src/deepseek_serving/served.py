@@ -14,6 +14,8 @@ import deepseek
 from deepseek.plugin import (
     ClosedError,
     DeepSeekError,
+    ExecutionError,
+    InputError,
     Observer,
     QueueFullError,
     Signature,
@@ -89,16 +91,22 @@ class Served:
         self._alone = 0.0
         #: The same, as outliers since make it look.
         self._doubt = 0.0
+        #: Pictures and texts that are being read.
+        self.unpacking = 0
         #: When an execution on the loop began; 0.0: none is under way. Looked at by the watchdog.
         self.entered = 0.0
 
     def submit(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
         """Take a request. Raises NotReadyError, InputError."""
         if self.state != "READY":
-            raise NotReadyError(f"the model `{self.name}` is not ready: {self.reason or self.state.lower()}")
+            what = f"the model `{self.name}` is not ready: {self.reason or self.state.lower()}"
+            raise self.refused(NotReadyError(what))
         question = call.question
         if question.sequence:
-            self.sequences.check(question)
+            try:
+                self.sequences.check(question)
+            except InputError as error:
+                raise self.refused(error) from None
         deadline = question.options.deadline
         if deadline is not None:
             call.watch(loop, deadline)
@@ -106,6 +114,11 @@ class Served:
             self.progress = call.queued
         self.calls.add(call)
         self.handover.submit(call)
+
+    def refused(self, error: DeepSeekError) -> DeepSeekError:
+        """Count a request that does not become a call; the error."""
+        self.statistics.failed(cause(error), 0.0)
+        return error
 
     def consider(self, limit: float) -> None:
         """Decide whether the model's requests are executed on the loop, where they are read.
@@ -225,7 +238,7 @@ class Served:
                 # The first runs find no cache warm, and say little of a small model.
                 took += [timed(pipeline, inputs) for _ in range(_MORE)]
             self._alone = self.traffic.pace = min(took)
-        except DeepSeekError as error:
+        except (InputError, ExecutionError) as error:
             if settings.warmup_shapes:
                 raise
             # Shapes that nobody stated are guessed, and may be what the model can't take.

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from deepseek.plugin import ConfigError, Options
 from deepseek_serving.access import AccessLog
 from deepseek_serving.admin import Admin
+from deepseek_serving.errors import Refusals
 from deepseek_serving.folder import Folder
 from deepseek_serving.gatekeeper import Gatekeeper
 from deepseek_serving.handover import Handover
@@ -70,6 +71,7 @@ class Server:
         self.started = time.time()
         self.live = False
         self.loading = True
+        self.refusals = Refusals()
         self.http_port = self.grpc_port = 0
         self._folder, self._overrides, self._plugins = folder, overrides, plugins
         self._tasks: list[asyncio.Task[Any]] = []
@@ -97,7 +99,7 @@ class Server:
         )  # fmt: skip
         self.access = AccessLog() if settings.access_log else None
         browsers = Browsers(settings.host, settings.hosts)
-        self.front = Front(self._road, application(self), limits, browsers, self.access)
+        self.front = Front(self._road, application(self), limits, browsers, self.refusals, self.access)
         if listen:
             await self._listen()
         await self._listen_grpc()
@@ -181,7 +183,8 @@ class Server:
             for name, version, counted in self.repository.ever()
         ]  # fmt: skip
         resident = psutil.Process().memory_info().rss
-        return Report(self.started, self.ready, self.front.connections, [resident], models)
+        refusals = dict(self.refusals.counts)
+        return Report(self.started, self.ready, self.front.connections, [resident], models, refusals)
 
     @property
     def ready(self) -> bool:

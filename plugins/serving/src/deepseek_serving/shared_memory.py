@@ -33,40 +33,38 @@ class Registered(msgspec.Struct):
 
 
 class SharedMemory:
-    """Regions by the names that clients gave them."""
+    """Regions by the names that clients gave them, each tenant its own."""
 
     def __init__(self) -> None:
-        self._regions: dict[str, Registered] = {}
+        self._regions: dict[tuple[str, str], Registered] = {}
 
-    def register(self, name: str, key: str, offset: int, size: int) -> None:
+    def register(self, tenant: str, name: str, key: str, offset: int, size: int) -> None:
         """Make a shared-memory object known. Raises InputError."""
         match = _KEY.fullmatch(key)
         if not name or match is None:
             raise InputError(f"the shared memory `{key[:80]}` can't be named so")
-        if name in self._regions:
+        if (tenant, name) in self._regions:
             raise InputError(f"the shared memory `{name}` is registered already", hint="unregister it first")
-        self._regions[name] = Registered(key, offset, size, _map(match[1], offset, size))
+        self._regions[tenant, name] = Registered(key, offset, size, _map(match[1], offset, size))
 
-    def unregister(self, name: str) -> None:
+    def unregister(self, tenant: str, name: str) -> None:
         """Forget a region; all of them where the name is empty. What is in use is freed with its last request."""
-        if name:
-            self._regions.pop(name, None)
-        else:
-            self._regions.clear()
+        for key in [key for key in self._regions if key[0] == tenant and name in ("", key[1])]:
+            del self._regions[key]
 
-    def status(self, name: str) -> list[dict[str, Any]]:
+    def status(self, tenant: str, name: str) -> list[dict[str, Any]]:
         """The regions, or one of them. Raises UnknownError."""
-        if name and name not in self._regions:
+        found = {key[1]: region for key, region in self._regions.items() if key[0] == tenant and name in ("", key[1])}
+        if name and not found:
             raise UnknownError(f"no shared memory `{name}` is registered")
-        found = {name: self._regions[name]} if name else self._regions
         return [
             {"name": name, "key": region.key, "offset": region.offset, "byte_size": region.size}
             for name, region in found.items()
         ]
 
-    def region(self, name: str, offset: int, size: int) -> memoryview:
+    def region(self, tenant: str, name: str, offset: int, size: int) -> memoryview:
         """Bytes of a region. Raises InputError."""
-        region = self._regions.get(name)
+        region = self._regions.get((tenant, name))
         if region is None:
             raise InputError(f"no shared memory `{name[:80]}` is registered")
         if offset + size > region.size:

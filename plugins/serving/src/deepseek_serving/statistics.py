@@ -124,10 +124,12 @@ class Statistics:
             if not batch.shares:
                 continue
             rows = batch.rows
-            if batch.error is None:
-                sizes.append(rows)
-                if rows in self._batches or len(self._batches) < _ROWS:
-                    self._batches.setdefault(rows, Span()).add(batch.seconds)
+            if batch.error is not None:
+                # Nobody got anything for it, and nobody is billed.
+                continue
+            sizes.append(rows)
+            if rows in self._batches or len(self._batches) < _ROWS:
+                self._batches.setdefault(rows, Span()).add(batch.seconds)
             for share in batch.shares:
                 key = (share.options.tenant, batch.device)
                 used = self._usage.get(key) or self._usage.setdefault(key, Used(*key))

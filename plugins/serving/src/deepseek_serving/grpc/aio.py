@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deepseek.serving")
 
-#: Responses that may wait for a client to read them.
-_BEHIND = 256
+#: Responses that may wait for a client to read them before no more is asked, and before it is given up.
+_BEHIND, _LOST = 256, 65536
 
 
 class AioCarrier:
@@ -83,7 +83,7 @@ class AioCarrier:
             try:
                 return await work(raw, _asking(context))
             except Exception as error:
-                await _abort(context, error)
+                await self._abort(context, error)
                 raise
 
         return call
@@ -103,11 +103,19 @@ class AioCarrier:
     async def _stream(self, incoming: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
         asking = _asking(context)
-        talk = Conversation(self._service, asking, outgoing.put_nowait, asyncio.get_running_loop())
+
+        def put(response: bytes | None) -> None:
+            outgoing.put_nowait(response)
+            if outgoing.qsize() > _LOST:
+                logger.warning("a stream over gRPC is ended: its client does not read its responses")
+                talk.cancel()
+                outgoing.put_nowait(None)
+
+        talk = Conversation(self._service, asking, put, asyncio.get_running_loop())
         try:
             self._server.gatekeeper.caller(asking.headers)
         except DeepSeekError as error:
-            await _abort(context, error)
+            await self._abort(context, error)
         read = asyncio.Event()
 
         async def listen() -> None:
@@ -130,6 +138,12 @@ class AioCarrier:
             listening.cancel()
             talk.cancel()
 
+    async def _abort(self, context: Any, error: Exception) -> None:
+        if not isinstance(error, DeepSeekError):
+            logger.error("a call over gRPC failed", exc_info=error)
+        self._server.refusals.grpc(error)
+        await context.abort(getattr(grpc.StatusCode, grpc_status(error)), text(error))
+
 
 def _asking(context: Any) -> Asking:
     headers = [
@@ -139,9 +153,3 @@ def _asking(context: Any) -> Asking:
     left = context.time_remaining()
     # Without a deadline the library tells of a time beyond any.
     return Asking(headers, context.peer(), monotonic() + left if left is not None and left < 1e8 else None)
-
-
-async def _abort(context: Any, error: Exception) -> None:
-    if not isinstance(error, DeepSeekError):
-        logger.error("a call over gRPC failed", exc_info=error)
-    await context.abort(getattr(grpc.StatusCode, grpc_status(error)), text(error))

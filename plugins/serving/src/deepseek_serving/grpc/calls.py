@@ -69,18 +69,18 @@ class Calls:
         return {}
 
     def SystemSharedMemoryStatus(self, request: Any, caller: Any) -> Any:  # noqa: N802
-        rows = self._server.admin.memory(caller).status(request.name)
+        rows = self._server.admin.memory(caller).status(caller.tenant, request.name)
         return {"regions": {row["name"]: row for row in rows}}
 
     async def SystemSharedMemoryRegister(self, request: Any, caller: Any) -> Any:  # noqa: N802
         self._server.admin.allow("shared_memory", caller)
         region = {"key": request.key, "offset": request.offset, "size": request.byte_size}
-        await self._server.everywhere("register", name=request.name, **region)
+        await self._server.everywhere("register", tenant=caller.tenant, name=request.name, **region)
         return {}
 
     async def SystemSharedMemoryUnregister(self, request: Any, caller: Any) -> Any:  # noqa: N802
         self._server.admin.allow("shared_memory", caller)
-        await self._server.everywhere("unregister", name=request.name)
+        await self._server.everywhere("unregister", tenant=caller.tenant, name=request.name)
         return {}
 
     async def LogSettings(self, request: Any, caller: Any) -> Any:  # noqa: N802
@@ -92,6 +92,8 @@ class Calls:
         return {"settings": {name: {_log_field(value): value} for name, value in settings.items()}}
 
     async def TraceSetting(self, request: Any, caller: Any) -> Any:  # noqa: N802
+        if request.model_name:
+            self._server.repository.find(request.model_name)
         given = {name: list(value.value) for name, value in request.settings.items()}
         settings = await self._server.admin.trace_settings(given, caller)
         return {"settings": {name: {"value": values} for name, values in settings.items()}}

@@ -150,6 +150,7 @@ class Exchange(Receiver):
         """End the call with an error."""
         if not isinstance(error, DeepSeekError):
             logger.error("a call over gRPC failed", exc_info=error)
+        self._carrier.service.server.refusals.grpc(error)
         self._stream.end(status.failed(error))
 
     def late(self) -> None:

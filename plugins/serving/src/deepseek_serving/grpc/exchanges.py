@@ -138,6 +138,7 @@ class StreamInfer(Exchange):
     def fail(self, error: BaseException) -> None:
         if not isinstance(error, DeepSeekError):
             logger.error("a stream over gRPC failed", exc_info=error)
+        self._carrier.service.server.refusals.grpc(error)
         self._stream.end(status.failed(error, begun=self._begun))
         self._talk.cancel()
 

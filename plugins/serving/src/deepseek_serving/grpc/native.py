@@ -110,6 +110,7 @@ class NativeCarrier:
             kind = KINDS.get(name, Unary)
             return Opening(headers, name, kind, None if wait is None else status.timeout(wait), packing)
         except DeepSeekError as error:
+            self.service.server.refusals.grpc(error)
             return Opening(headers, refusal=status.failed(error))
 
     def begin(self, stream: Stream, seen: Opening) -> Receiver:
@@ -119,6 +120,7 @@ class NativeCarrier:
         try:
             return seen.kind(self, stream, seen)
         except DeepSeekError as error:
+            self.service.server.refusals.grpc(error)
             return _Refused(stream, Opening(seen.headers, refusal=status.failed(error)))
 
     def _sweep(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from google.protobuf.message import DecodeError
 
-from deepseek.plugin import InputError
+from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.asking import Trace
 from deepseek_serving.calls import StreamCall
 from deepseek_serving.errors import TooLargeError, text
@@ -92,7 +92,10 @@ class Service:
                 return model, known
         request = decoded(schema.ModelInferRequest, raw)
         model = server.repository.find(request.model_name, request.model_version)
-        question = messages.question(request, tenant, self._deadline(model, asking), server.admin.region)
+        try:
+            question = messages.question(request, tenant, self._deadline(model, asking), server.admin.region(tenant))
+        except DeepSeekError as error:
+            raise model.refused(error) from None
         if opening is not None:
             model.recipes.learn_message(raw, opening[2], question, timeout="timeout" in request.parameters)
         return model, question
@@ -106,7 +109,7 @@ class Service:
         """A `ModelInferResponse`, in parts. Raises InputError, TooLargeError."""
         parts = self._frames.answer(model.name, model.version, question, outputs)
         if parts is None:
-            message = messages.answer(model, question, outputs, self.server.admin.region)
+            message = messages.answer(model, question, outputs, self.server.admin.region(question.options.tenant))
             parts = [message.SerializeToString()]
         if sum(map(len, parts)) >= 1 << 31:
             raise TooLargeError("the answer is larger than gRPC's 2 GiB")

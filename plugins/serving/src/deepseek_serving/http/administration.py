@@ -72,7 +72,9 @@ class Administration:
         return Json(await self._server.admin.log_settings(given, request.state.caller))
 
     async def tracing(self, request: Request) -> Response:
-        """What is traced."""
+        """What is traced, of all models together."""
+        if "name" in request.path_params:
+            self._server.repository.find(request.path_params["name"])
         given = await object_of(request) if request.method == "POST" else {}
         wanted = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
         settings = await self._server.admin.trace_settings(wanted, request.state.caller)
@@ -82,7 +84,7 @@ class Administration:
     async def memory_status(self, request: Request) -> Response:
         """The shared memory that is registered."""
         memory = self._server.admin.memory(request.state.caller)
-        return Json(memory.status(request.path_params.get("region", "")))
+        return Json(memory.status(request.state.caller.tenant, request.path_params.get("region", "")))
 
     async def memory_register(self, request: Request) -> Response:
         """Make shared memory known."""
@@ -91,14 +93,15 @@ class Administration:
         key, offset, size = wish.get("key"), wish.get("offset", 0), wish.get("byte_size")
         if not isinstance(key, str) or type(offset) is not int or type(size) is not int:
             raise InputError("`key` is a text, `offset` and `byte_size` are numbers of bytes")
-        name = request.path_params["region"]
-        await self._server.everywhere("register", name=name, key=key, offset=offset, size=size)
+        whose = {"tenant": request.state.caller.tenant, "name": request.path_params["region"]}
+        await self._server.everywhere("register", **whose, key=key, offset=offset, size=size)
         return Json({})
 
     async def memory_unregister(self, request: Request) -> Response:
         """Forget shared memory."""
         self._server.admin.allow("shared_memory", request.state.caller)
-        await self._server.everywhere("unregister", name=request.path_params.get("region", ""))
+        whose = {"tenant": request.state.caller.tenant, "name": request.path_params.get("region", "")}
+        await self._server.everywhere("unregister", **whose)
         return Json({})
 
 

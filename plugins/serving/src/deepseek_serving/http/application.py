@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -176,8 +175,7 @@ class Pages:
     async def _generate(self, request: Request) -> tuple[Served, Question]:
         served, options = self._find(request), self._server.options(request)
         body = await object_of(request)
-        deadline = options.deadline or (monotonic() + served.settings.timeout if served.settings.timeout else None)
-        return served, generate.question(served, body, options.tenant, deadline)
+        return served, generate.question(served, body, options.tenant, options.deadline)
 
     def _find(self, request: Request) -> Served:
         return self._server.repository.find(request.path_params["name"], request.path_params.get("version", ""))

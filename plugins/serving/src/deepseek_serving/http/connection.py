@@ -66,6 +66,8 @@ class Connection(Incoming):
             length += len(part)
         if self._front.access is not None:
             more = [*more, self._front.access.answered(self, asked, status, length)]
+        if status >= 400:
+            self._front.refusals.http(status)
         top = head(status, length, kind, more, close=close)
         if asked.method == "HEAD":
             self._send(top)
@@ -109,6 +111,7 @@ class Connection(Incoming):
             # After what came before it: answers have no names but their order.
             self._deaf, self._refusal = True, (status, why)
             return
+        self._front.refusals.http(status)
         body = self._front.error_body(why)
         self._transport.write(head(status, len(body), b"application/json", close=True) + body)
         self._linger()

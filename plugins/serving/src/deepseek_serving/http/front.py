@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from deepseek_serving.access import AccessLog
+from deepseek_serving.errors import Refusals
 from deepseek_serving.http.asgi import Exchange
 from deepseek_serving.http.browsers import Browsers
 from deepseek_serving.http.connection import Connection
@@ -38,6 +39,7 @@ class Front:
         app: the ASGI application that answers everything else.
         limits: what a client may ask for.
         browsers: tells what pages of other hosts send.
+        refusals: counts errors.
         access: the access log; None: none.
 
     Attributes:
@@ -47,10 +49,11 @@ class Front:
     """
 
     def __init__(
-        self, road: InferRoad, app: Application, limits: LimitSettings, browsers: Browsers,
+        self, road: InferRoad, app: Application, limits: LimitSettings, browsers: Browsers, refusals: Refusals,
         access: AccessLog | None = None,
     ) -> None:  # fmt: skip
         self.limits = limits
+        self.refusals = refusals
         self.access = access
         self.scratch = bytearray(256 << 10)
         self.heads: dict[bytes, Head] = {}

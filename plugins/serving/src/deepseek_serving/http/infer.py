@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -64,13 +64,13 @@ class InferRoad:
         gatekeeper: who may ask.
         limit: bytes of a body, unpacked.
         compress: whether answers may be compressed.
-        region: gives bytes of shared memory; None: not allowed.
+        region: gives what gives bytes of a tenant's shared memory.
         tracing: makes spans; None: nothing is traced.
     """
 
     def __init__(
         self, repository: Repository, gatekeeper: Gatekeeper, limit: int, *, compress: bool,
-        region: Region | None = None, tracing: Tracing | None = None,
+        region: Callable[[str], Region | None], tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
         self._find = repository.find
         self._gatekeeper = gatekeeper
@@ -110,7 +110,10 @@ class InferRoad:
                 # Made anew each time: an error that is kept keeps what it passed through, bodies and all.
                 raise InputError(ask.wrong)
             model = self._find(ask.name, ask.version)
-            question = self._question(model, ask, connection.arrived, body, own, tenant)
+            try:
+                question = self._question(model, ask, connection.arrived, body, own, tenant)
+            except DeepSeekError as error:
+                raise model.refused(error) from None
             if self.tracing is None and model.prompt(question):
                 outputs = model.execute(question, connection.arrived)
                 self._write(connection, model, question, outputs, ask.accepts, [])
@@ -145,7 +148,7 @@ class InferRoad:
             if question is not None:
                 return question
         question = requests.parse(
-            memoryview(body), ask.length, keep=own, tenant=tenant, region=self._region, deadline=deadline
+            memoryview(body), ask.length, keep=own, tenant=tenant, region=self._region(tenant), deadline=deadline
         )
         if ask.length is not None:
             model.recipes.learn(body, ask.length, question)
@@ -171,7 +174,7 @@ class InferRoad:
         more: Headers,
     ) -> None:  # fmt: skip
         """Write an answer. Raises InputError for what can't travel as asked."""
-        top, parts = answers.render(model.frame, question, outputs, model.labels, self._region)
+        top, parts = answers.render(model.frame, question, outputs, model.labels, self._region(question.options.tenant))
         kind, content = _JSON, [top, *parts]
         if parts:
             kind = _BINARY

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+import inspect
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Texts of one request.
 _MOST = 2048
+#: Texts of one request that are with the model at once: a queue that one request fills serves nobody else.
+_ABREAST = 64
 
 
 class EmbeddingRequest(msgspec.Struct):
@@ -108,14 +111,22 @@ class OpenAI:
         return answer
 
 
-async def _together(work: list[Any]) -> list[Any]:
+async def _together(work: list[Coroutine[Any, Any, Any]]) -> list[Any]:
     """The results of all; when one fails, or the client goes, the others are taken back."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+    turns = asyncio.Semaphore(_ABREAST)
+
+    async def in_turn(one: Coroutine[Any, Any, Any]) -> Any:
+        async with turns:
+            return await one
+
+    tasks = [asyncio.ensure_future(in_turn(one)) for one in work]
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
+        for task, one in zip(tasks, work, strict=True):
             task.cancel()
+            # Of those that have not had their turn nobody will wait for the end.
+            one.close() if inspect.getcoroutinestate(one) == inspect.CORO_CREATED else None
 
 
 def _items(given: str | Sequence[Any]) -> list[Any]:

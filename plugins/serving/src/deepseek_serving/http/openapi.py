@@ -71,7 +71,10 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Usage": _object("since usage", since={"type": "number"}, usage=_list({"type": "object"})),
     "State": _object("now started ready models", ready=_FLAG, models=_list({"type": "object"})),
-    "Models": _object("object data", object=_TEXT, data=_list(_object("id object created owned_by", id=_TEXT))),
+    "OpenAIModel": _object("id object created owned_by", id=_TEXT, object=_TEXT, created=_COUNT, owned_by=_TEXT),
+    "Models": _object("object data", object=_TEXT, data=_list(_ref("OpenAIModel"))),
+    "RegionRequest": _object("key byte_size", key=_TEXT, offset=_COUNT, byte_size=_COUNT),
+    "Regions": _list(_object("name key offset byte_size", name=_TEXT, key=_TEXT, offset=_COUNT, byte_size=_COUNT)),
     "EmbeddingRequest": _object(
         "model input",
         model=_TEXT,
@@ -85,6 +88,7 @@ SCHEMAS: dict[str, Schema] = {
     ),
 }  # fmt: skip
 
+_REGION = "/v2/systemsharedmemory/region/{region}"
 #: Verb, path, what it does, what it takes, what it gives. Where there are versions, a second path has them.
 _CALLS: list[tuple[str, str, str, str, str]] = [
     ("get", "/v2", "Name, version and extensions of the server", "", "Server"),
@@ -104,10 +108,17 @@ _CALLS: list[tuple[str, str, str, str, str]] = [
     ("post", "/v2/logging", "Change what is logged", "Settings", "Settings"),
     ("get", "/v2/trace/setting", "What is traced", "", "Settings"),
     ("post", "/v2/trace/setting", "Change what is traced", "Settings", "Settings"),
-    ("get", "/v2/systemsharedmemory/status", "The shared memory that is registered", "", "Index"),
+    ("get", "/v2/models/{name}/trace/setting", "What is traced", "", "Settings"),
+    ("post", "/v2/models/{name}/trace/setting", "Change what is traced", "Settings", "Settings"),
+    ("get", "/v2/systemsharedmemory/status", "The shared memory that is registered", "", "Regions"),
+    ("get", _REGION + "/status", "One region of it", "", "Regions"),
+    ("post", _REGION + "/register", "Register shared memory", "RegionRequest", "Nothing"),
+    ("post", _REGION + "/unregister", "Forget shared memory", "Settings", "Nothing"),
+    ("post", "/v2/systemsharedmemory/unregister", "Forget all shared memory", "Settings", "Nothing"),
     ("get", "/usage", "What tenants used", "", "Usage"),
     ("get", "/state", "What the dashboard shows", "", "State"),
     ("get", "/v1/models", "OpenAI: the models", "", "Models"),
+    ("get", "/v1/models/{name}", "OpenAI: a model", "", "OpenAIModel"),
     ("post", "/v1/embeddings", "OpenAI: vectors for texts", "EmbeddingRequest", "Embeddings"),
 ]
 #: Errors that a call may answer with.
@@ -119,10 +130,15 @@ def document() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for verb, path, meaning, takes, gives in _CALLS:
         paths.setdefault(path, {})[verb] = _operation(path, meaning, takes, gives)
-        if path.startswith("/v2/models/{name}"):
+        if path.startswith("/v2/models/{name}") and "/trace/" not in path:
             versioned = path.replace("{name}", "{name}/versions/{version}")
             paths.setdefault(versioned, {})[verb] = _operation(versioned, meaning, takes, gives)
-    paths["/v2/models/{name}/predict"] = {"post": _predict()}
+    for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        paths[prefix + "/predict"] = {"post": _predict(prefix)}
+        stream = _operation(prefix, "Inference on plain values, chunk by chunk", "Settings", "Generated")
+        paths[prefix + "/generate_stream"] = {"post": _giving(stream, "text/event-stream")}
+    metrics = _operation("/metrics", "What Prometheus scrapes", "", "Settings")
+    paths["/metrics"] = {"get": _giving(metrics, "text/plain")}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -146,7 +162,7 @@ def _operation(path: str, meaning: str, takes: str, gives: str) -> dict[str, Any
         "summary": meaning,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": _TEXT}
-            for name in ("name", "version")
+            for name in ("name", "version", "region")
             if f"{{{name}}}" in path
         ],
         "responses": {
@@ -159,8 +175,14 @@ def _operation(path: str, meaning: str, takes: str, gives: str) -> dict[str, Any
     return made
 
 
-def _predict() -> dict[str, Any]:
-    made = _operation("/v2/models/{name}/predict", "A picture or a text, answered in a reader's terms", "", "Predicted")
+def _giving(operation: dict[str, Any], kind: str) -> dict[str, Any]:
+    """An operation whose answer is a text of another kind than JSON."""
+    operation["responses"]["200"]["content"] = {kind: {"schema": _TEXT}}
+    return operation
+
+
+def _predict(prefix: str) -> dict[str, Any]:
+    made = _operation(prefix + "/predict", "A picture or a text, answered in a reader's terms", "", "Predicted")
     kinds = ("application/octet-stream", "image/png", "image/jpeg", "text/plain")
     binary = {"type": "string", "format": "binary"}
     made["requestBody"] = {"required": True, "content": {kind: {"schema": binary} for kind in kinds}}

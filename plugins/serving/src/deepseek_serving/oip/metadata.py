@@ -49,7 +49,8 @@ def report(served: Served, counts: Counts) -> ModelReport:
     outputs = [tensor(spec) for spec in served.signature.outputs]
     return ModelReport(
         served.name, served.version, counts, served.state, served.reason, platform(served),
-        plan.device.name if plan else "", served.memory_bytes, len(served.calls), inputs, outputs,
+        plan.device.name if plan else "", served.memory_bytes, len(served.calls),
+        sum(call.started == call.queued for call in served.calls), inputs, outputs,
     )  # fmt: skip
 
 

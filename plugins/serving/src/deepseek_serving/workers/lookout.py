@@ -59,7 +59,7 @@ class Lookout:
             return
         report.ready, report.connections, report.resident_bytes = True, 0, []
         for model in report.models:
-            model.state, model.memory_bytes, model.inflight = "", 0, 0
+            model.state, model.memory_bytes, model.inflight, model.queued = "", 0, 0, 0
         self._past = report if self._past is None else together([self._past, report])
 
     @property

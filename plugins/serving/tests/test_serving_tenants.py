@@ -1,0 +1,91 @@
+"""What tenants do not share: sequences and memory; and what is counted of whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from deepseek_serving import keys
+from serving_pieces import Running, serving, works, write_models
+
+FIELDS = {"name": "x", "shape": [1, 4], "datatype": "FP32"}
+
+
+class Tenants:
+    """A server with the keys of two administrators of different tenants."""
+
+    def __init__(self, running: Running, secrets: dict[str, str]) -> None:
+        self.running, self._secrets = running, secrets
+
+    def post(self, tenant: str, path: str, **body: Any) -> httpx.Response:
+        headers = {"X-API-Key": self._secrets[tenant]}
+        return self.running.http.post(path, json=body, headers=headers)
+
+    def infer(self, tenant: str, **more: Any) -> httpx.Response:
+        return self.post(tenant, "/v2/models/echo/infer", inputs=[{**FIELDS, "data": [1, 1, 1, 1]}], **more)
+
+
+@pytest.fixture
+def tenants(tmp_path: Path) -> Iterator[Tenants]:
+    write_models(tmp_path / "models", {"echo": ""})
+    file = tmp_path / "keys.json"
+    file.touch(0o644)
+    file.write_text("[]")
+    secrets = {name: keys.add(file, name, admin=True) for name in ("acme", "rival")}
+    assert file.stat().st_mode & 0o077 == 0
+    with serving(tmp_path / "models", keys=str(file), allow=["shared_memory"]) as running:
+        yield Tenants(running, secrets)
+
+
+def test_sequences(tenants: Tenants) -> None:
+    assert tenants.infer("acme", parameters={"sequence_id": 5, "sequence_start": True}).status_code == 200
+    assert tenants.infer("rival", parameters={"sequence_id": 5}).status_code == 400
+    assert tenants.infer("acme", parameters={"sequence_id": 5, "sequence_end": True}).status_code == 200
+
+
+def test_shared_memory(tenants: Tenants) -> None:
+    memory = shared_memory.SharedMemory(create=True, size=64)
+    try:
+        region = {"key": "/" + memory.name, "offset": 0, "byte_size": 64}
+        assert tenants.post("acme", "/v2/systemsharedmemory/region/mine/register", **region).status_code == 200
+        place = {"shared_memory_region": "mine", "shared_memory_byte_size": 16}
+        asked = {"inputs": [{**FIELDS, "parameters": place}]}
+        assert tenants.post("acme", "/v2/models/echo/infer", **asked).status_code == 200
+        refused = tenants.post("rival", "/v2/models/echo/infer", **asked)
+        assert (refused.status_code, "no shared memory" in refused.json()["error"]) == (400, True)
+        wish = [{"name": "y", "parameters": place}]
+        assert tenants.infer("rival", outputs=wish).status_code == 400
+        assert tenants.post("rival", "/v2/systemsharedmemory/unregister").status_code == 200
+        assert tenants.post("acme", "/v2/models/echo/infer", **asked).status_code == 200
+    finally:
+        memory.close()
+        memory.unlink()
+
+
+def test_what_fails_is_counted_by_cause_and_billed_to_nobody(tenants: Tenants) -> None:
+    def fail(inputs: Any) -> Any:
+        raise RuntimeError("no")
+
+    for _ in range(3):
+        assert tenants.infer("acme").status_code == 200
+    assert tenants.infer("acme", parameters={"sequence_id": 9}).status_code == 400
+    assert tenants.infer("acme", parameters={"priority": "high"}).status_code == 400
+    works["echo.puppet"] = fail
+    assert tenants.infer("acme").status_code == 500
+    assert tenants.running.http.post("/v2/models/echo/infer", json={}).status_code == 401
+    assert tenants.post("acme", "/v2/models/nobody/infer").status_code == 404
+    page = tenants.running.http.get("/metrics", headers={"X-API-Key": tenants._secrets["acme"]}).text
+    for line in [
+        'deepseek_errors_total{cause="input",model="echo",version="1"} 2.0',
+        'deepseek_errors_total{cause="execution",model="echo",version="1"} 1.0',
+        'deepseek_error_answers_total{protocol="http",status="401"} 1.0',
+        'deepseek_error_answers_total{protocol="http",status="404"} 1.0',
+        'deepseek_queue_depth{model="echo",version="1"} 0.0',
+        'deepseek_usage_requests_total{device="cpu",model="echo",tenant="acme",version="1"} 3.0',
+    ]:
+        assert line in page, page
