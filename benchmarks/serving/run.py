@@ -38,6 +38,7 @@ SERVERS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     "deepseek, ONNX Runtime": {"identity": ("identity_onnx", OIP)},
     "triton": {"identity": ("identity", OIP), "image": ("identity_image", ("binary", "grpc")), "mlp": ("mlp", OIP)},
     "triton, 2 instances": {"mlp": ("mlp_i2", ("json", "grpc"))},
+    "triton, 2 instances, no batches": {"mlp": ("mlp_one", ("json", "grpc"))},
     "triton, Python backend": {"identity": ("identity_py", OIP)},
     "mlserver": {"identity": ("identity", ("json", "grpc")), "mlp": ("mlp", ("json", "grpc"))},
     "litserve": {"identity": ("identity", ("lit",)), "mlp": ("mlp", ("lit",))},

@@ -1,5 +1,7 @@
 """Soaks a server: mixed load at 120% of its capacity, with malformed and cancelled requests, while models come and go.
 
+Seven of ten requests come over HTTP, three over gRPC.
+
 Usage: python benchmarks/serving/soak.py [--seconds 600] [--workers 1] [--name cpu]
 Ends with 1 when a promise is broken. Writes results/soak-NAME.json, and a plot of the memory beside it.
 """
@@ -9,184 +11,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import psutil
 import uvloop
-from onnx import TensorProto, helper, numpy_helper, save
+from soak_load import MODELS, Soak, make_model
 
 RESULTS = Path(__file__).parents[1] / "results"
-ROWS = 64
-MODELS = ("one", "two", "guest")
-
-
-def make_model(path: Path, seed: int) -> None:
-    """An MLP of half a millisecond."""
-    chance = np.random.default_rng(seed)
-    nodes, weights, value, widths = [], [], "x", (256, 1024, 1024, 16)
-    for index in range(3):
-        matrix = chance.standard_normal(widths[index : index + 2], dtype=np.float32) / 16
-        weights.append(numpy_helper.from_array(matrix, f"w{index}"))
-        made = "y" if index == 2 else f"h{index}"
-        nodes.append(helper.make_node("MatMul", [value, f"w{index}"], [made]))
-        value = made
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 256])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 16])
-    graph = helper.make_graph(nodes, "mlp", [x], [y], weights)
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-
-
-class Soak:
-    """The load, and what became of it."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.host, port = url.removeprefix("http://").split(":")
-        self.port = int(port)
-        self.chance = random.Random(1)
-        self.seen: Counter[str] = Counter()
-        self.wrong: list[str] = []
-        self.sent = self.done = 0
-        self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self.rows = np.random.default_rng(3).standard_normal((ROWS, 256), dtype=np.float32)
-        self.want = {
-            name: onnxruntime.InferenceSession(folder / f"{name}.onnx").run(None, {"x": self.rows})[0]
-            for name in MODELS
-        }
-
-    async def request(self) -> None:
-        """One request of the mix."""
-        self.sent += 1
-        draw, row = self.chance.random(), self.chance.randrange(ROWS)
-        # One in a hundred is for the model that comes and goes.
-        model = "guest" if self.chance.random() < 0.05 else self.chance.choice(MODELS[:2])
-        name = f"{self.sent}"
-        try:
-            if draw < 0.01:
-                await self.malformed()
-            elif draw < 0.06:
-                await self.cancelled(model, row, name)
-            else:
-                await self.proper(model, row, name)
-        except (OSError, asyncio.IncompleteReadError) as exc:
-            self.seen["broken"] += 1
-            self.wrong.append(f"{type(exc).__name__}: {exc}")
-        self.done += 1
-
-    def body(self, model: str, row: int, name: str) -> bytes:
-        """JSON or binary, as it falls."""
-        x = self.rows[row]
-        tensor = {"name": "x", "shape": [1, 256], "datatype": "FP32"}
-        timeout = {"timeout": 500_000}
-        if self.chance.random() < 0.5:
-            content = json.dumps(
-                {"id": name, "parameters": timeout, "inputs": [{**tensor, "data": x.tolist()}]}
-            ).encode()
-            head = ""
-        else:
-            sized = {**tensor, "parameters": {"binary_data_size": x.nbytes}}
-            top = json.dumps({"id": name, "parameters": timeout, "inputs": [sized]}).encode()
-            content, head = top + x.tobytes(), f"Inference-Header-Content-Length: {len(top)}\r\n"
-        return (
-            f"POST /v2/models/{model}/infer HTTP/1.1\r\n{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
-        )
-
-    async def connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """One that is free, or a new one."""
-        return self.free.pop() if self.free else await asyncio.open_connection(self.host, self.port)
-
-    async def answer(self, reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
-        """Status, body, and whether the connection may be used again."""
-        top = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(top.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        return int(top[9:12]), await reader.readexactly(length), b"connection: close" not in top
-
-    async def proper(self, model: str, row: int, name: str) -> None:
-        """A good request: answered with what the bare engine answers, or refused with the right status."""
-        reader, writer = await self.connection()
-        writer.write(self.body(model, row, name))
-        status, body, again = await self.answer(reader)
-        self.free.append((reader, writer)) if again else writer.close()
-        self.seen[f"{'guest' if model == 'guest' else 'good'} {status}"] += 1
-        if status == 200:
-            told = json.loads(body)
-            got = np.array(told["outputs"][0]["data"], np.float32)
-            if told["id"] != name or not np.allclose(got, self.want[model][row], rtol=1e-4, atol=1e-4):
-                self.wrong.append(f"request {name} got the answer of {told['id']}, or a wrong one")
-        elif status not in ((404, 503) if model == "guest" else (503,)):
-            self.wrong.append(f"{status} for a good request: {body[:100]!r}")
-
-    async def malformed(self) -> None:
-        """One that can't be served; the status says so."""
-        kinds = {
-            b"POST /v2/models/one/infer HTTP/1.1\r\nContent-Length: 9\r\n\r\n{\"inputs\"": 400,
-            b"POST /v2/models/nobody/infer HTTP/1.1\r\nContent-Length: 13\r\n\r\n{\"inputs\":[]}": 404,
-            b"POST /v2/models/one/infer HTTP/1.1\r\nContent-Length: 13\r\n\r\n{\"inputs\":[]}": 400,
-            b"POST /v2 HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n": 413,
-            b"\x00\x01\x02 nonsense\r\n\r\n": 400,
-        }  # fmt: skip
-        content, wanted = self.chance.choice(list(kinds.items()))
-        reader, writer = await asyncio.open_connection(self.host, self.port)
-        writer.write(content)
-        status, _, _ = await self.answer(reader)
-        writer.close()
-        self.seen[f"malformed {status}"] += 1
-        if status != wanted:
-            self.wrong.append(f"{status} instead of {wanted} for {content[:60]!r}")
-
-    async def cancelled(self, model: str, row: int, name: str) -> None:
-        """A good request whose client goes away."""
-        _, writer = await asyncio.open_connection(self.host, self.port)
-        writer.write(self.body(model, row, name))
-        await asyncio.sleep(self.chance.random() * 0.01)
-        writer.close()
-        self.seen["cancelled"] += 1
-
-    async def capacity(self, seconds: float) -> float:
-        """Good requests per second that 16 clients get answered."""
-        end, before = time.monotonic() + seconds, self.seen["good 200"]
-
-        async def client() -> None:
-            while time.monotonic() < end:
-                await self.proper(self.chance.choice(MODELS[:2]), self.chance.randrange(ROWS), "0")
-
-        await asyncio.gather(*(client() for _ in range(16)))
-        return (self.seen["good 200"] - before) / seconds
-
-    async def load(self, rate: float, seconds: float) -> None:
-        """An open loop: requests come whether or not earlier ones are answered."""
-        start, tasks = time.monotonic(), set()
-        at = 0.0
-        while at < seconds:
-            at += self.chance.expovariate(rate)
-            wait = start + at - time.monotonic()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            task = asyncio.ensure_future(self.request())
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        await asyncio.wait(tasks, timeout=30)
-
-    async def come_and_go(self) -> None:
-        """Load and unload the guest, and load another anew, again and again."""
-        for turn in range(1 << 30):
-            verb, model = (("unload", "guest"), ("load", "guest"), ("load", "one"))[turn % 3]
-            reader, writer = await asyncio.open_connection(self.host, self.port)
-            writer.write(f"POST /v2/repository/models/{model}/{verb} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
-            status, body, _ = await self.answer(reader)
-            writer.close()
-            self.seen[f"{verb} {status}"] += 1
-            if status != 200:
-                self.wrong.append(f"{verb} {model}: {status} {body[:100]!r}")
-            await asyncio.sleep(1.0)
 
 
 def resident(process: subprocess.Popen[str]) -> int:
@@ -195,9 +32,9 @@ def resident(process: subprocess.Popen[str]) -> int:
     return sum(one.memory_info().rss for one in every)
 
 
-async def run(folder: Path, process: subprocess.Popen[str], url: str, seconds: float) -> dict[str, Any]:
+async def run(folder: Path, process: subprocess.Popen[str], url: str, address: str, seconds: float) -> dict[str, Any]:
     """The whole soak."""
-    soak = Soak(folder, url)
+    soak = Soak(folder, url, address)
     capacity = await soak.capacity(5.0)
     memory: list[tuple[float, int]] = []
     start = time.monotonic()
@@ -213,6 +50,7 @@ async def run(folder: Path, process: subprocess.Popen[str], url: str, seconds: f
     await soak.load(1.2 * capacity, seconds)
     for task in others:
         task.cancel()
+    await soak.channel.close()
     warm = [size for at, size in memory if at > seconds * 0.2]
     third = max(1, len(warm) // 3)
     first, last = np.median(warm[:third]), np.median(warm[-third:])
@@ -254,9 +92,10 @@ def main() -> None:
         more = ["--workers", str(given.workers), "--set", "server.allow=[load]", "--log-level", "error"]
         process = subprocess.Popen([*command, *more], stdout=subprocess.PIPE, text=True)
         assert process.stdout
-        url = next(word for word in process.stdout.readline().split() if word.startswith("http://"))
+        words = process.stdout.readline().split()
+        url, address = (next(word for word in words if word.startswith(scheme)) for scheme in ("http://", "grpc://"))
         try:
-            found = uvloop.run(run(folder, process, url, given.seconds))
+            found = uvloop.run(run(folder, process, url, address.removeprefix("grpc://"), given.seconds))
         finally:
             process.terminate()
             found_code = process.wait(60)
