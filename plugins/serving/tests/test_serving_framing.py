@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
-from serving_pieces import Running, body
+from serving_pieces import Running, body, serving, write_models
 
 GOOD = body([1, 16], [1.0] * 16)
 
@@ -107,3 +108,36 @@ def test_a_client_that_waits_for_permission(shared: Running) -> None:
     top = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
     answer = exchange(shared, top % len(GOOD) + GOOD)
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+
+
+def test_numbers_of_any_length_in_headers(shared: Running) -> None:
+    for header in (b"content-length", b"inference-header-content-length"):
+        for digits in (b"9" * 30, b"9" * 5000):
+            data = b"POST /v2/models/float/infer HTTP/1.1\r\n%b: %b\r\ncontent-length: 20000\r\n\r\n" % (header, digits)
+            assert exchange(shared, data + bytes(20000) + b"GET /v2 HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 4")
+
+
+def test_large_bodies_are_read_as_far_as_memory_is_allowed(tmp_path: Path) -> None:
+    write_models(tmp_path, {"float": {"onnx": {}}})
+    large = body([4000, 16], [1.0] * 64000)
+    plain = (
+        b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(large) + large
+    )
+    chunked = b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunked += b"%x\r\n" % len(large) + large + b"\r\n0\r\n\r\n"
+    with serving(tmp_path, limits={"memory": 2 * len(large)}) as running:
+        host, _, port = running.address.partition(":")
+        with socket.create_connection((host, int(port))) as one, socket.create_connection((host, int(port))) as two:
+            # Half of each is held until it goes on.
+            one.sendall(plain[:-10])
+            two.sendall(chunked[: len(large)])
+            while running.on_loop(lambda: running.server.memory.held) < 1.5 * len(large):
+                pass
+            assert exchange(running, plain).startswith(b"HTTP/1.1 503 ")
+            assert exchange(running, chunked).startswith(b"HTTP/1.1 503 ")
+            one.sendall(plain[-10:])
+            assert one.recv(99).startswith(b"HTTP/1.1 200 ")
+        # What is given back can be used again.
+        while not exchange(running, plain).startswith(b"HTTP/1.1 200 "):
+            pass
+        assert exchange(running, chunked).startswith(b"HTTP/1.1 200 ")

@@ -97,6 +97,7 @@ def said(shared: Running, data: bytes) -> list[tuple[int, int, bytes]]:
         (BEGIN + frame(WINDOW, 0, 0, struct.pack(">I", (1 << 31) - 1)), FLOW),
         (BEGIN + opened() + frame(WINDOW, 0, 1, struct.pack(">I", (1 << 31) - 1)), FLOW),
         (BEGIN + frame(WINDOW, 0, 5, struct.pack(">I", 1)), PROTOCOL),
+        (BEGIN + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 1000)) * 1500, CALM),
         (BEGIN + frame(PUSH, 0, 1, bytes(4)), PROTOCOL),
         (BEGIN + opened(path=STREAM) + frame(DATA, END_STREAM, 1) * 2, None),
     ],

@@ -49,7 +49,9 @@ async def ask(model: Served, question: Question, trace: Trace | None = None) -> 
     return call.outputs or {}
 
 
-async def stream(model: Served, question: Question) -> AsyncIterator[Mapping[str, Any]]:
+async def stream(
+    model: Served, question: Question, trace: Trace | None = None
+) -> AsyncIterator[Mapping[str, Any]]:  # fmt: skip
     """The chunks of the model's answer, as they come; leaving the loop stops it. Raises DeepSeekError."""
     _in_time(model, question)
     loop = asyncio.get_running_loop()
@@ -62,6 +64,8 @@ async def stream(model: Served, question: Question) -> AsyncIterator[Mapping[str
             call.settle(SlowReaderError("the client does not read its answer"))
 
     call = StreamCall(model, question, lambda _: chunks.put_nowait(None), monotonic(), take)
+    if trace is not None:
+        trace(call)
     model.submit(call, loop)
     try:
         while (chunk := await chunks.get()) is not None:
@@ -72,13 +76,16 @@ async def stream(model: Served, question: Question) -> AsyncIterator[Mapping[str
         call.cancel()
 
 
-async def predict(model: Served, value: object, question: Question) -> list[dict[str, Any]]:
+async def predict(
+    model: Served, value: object, question: Question, trace: Trace | None = None
+) -> list[dict[str, Any]]:  # fmt: skip
     """The answer to a picture, a text or tensors, through the pipeline's codec. Raises DeepSeekError.
 
     Args:
         model: who is asked.
         value: what `deepseek.Pipeline.predict` takes, paths excepted.
         question: whose inputs it becomes.
+        trace: as in `ask`.
     """
     pipeline = model.pipeline
     if pipeline is None:
@@ -94,7 +101,7 @@ async def predict(model: Served, value: object, question: Question) -> list[dict
     finally:
         model.unpacking -= 1
     question.inputs = {name: np.asarray(tensor) for name, tensor in inputs.items()}
-    outputs = await ask(model, question)
+    outputs = await ask(model, question, trace)
     return await loop.run_in_executor(None, codec.decode, outputs)
 
 

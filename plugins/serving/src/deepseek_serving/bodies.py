@@ -2,23 +2,84 @@
 
 from __future__ import annotations
 
+import weakref
 import zlib
+from collections import deque
 
 import numpy as np
 
 from deepseek.plugin import InputError
-from deepseek_serving.errors import TooLargeError
+from deepseek_serving.errors import NotReadyError, TooLargeError
 
 _ALIGNMENT = 64
 #: zlib's window sizes: gzip, and deflate with its header.
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
-def aligned(length: int, tensors: int) -> memoryview:
-    """Memory for a body of `length` bytes, whose tensors begin after so many: where a processor likes it."""
-    memory = np.empty(length + _ALIGNMENT, np.uint8)
-    start = -(memory.ctypes.data + tensors) % _ALIGNMENT
-    return memory.data[start : start + length]
+class Memory:
+    """Memory for bodies, of all connections together, and its bound.
+
+    Args:
+        limit: bytes.
+
+    Attributes:
+        held: bytes that are in use, about.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held = limit, 0
+        #: What was given back, by whichever thread was the last to use it.
+        self._given: deque[int] = deque()
+
+    def take(self, length: int) -> None:
+        """Count bytes that are kept. Raises NotReadyError when there are too many."""
+        while self._given:
+            self.held -= self._given.popleft()
+        if self.held + length > self.limit:
+            raise NotReadyError(f"requests of {self.limit} bytes are being read or answered already", retry_after=1)
+        self.held += length
+
+    def give(self, length: int) -> None:
+        """They are kept no longer."""
+        self._given.append(length)
+
+    def aligned(self, length: int, tensors: int) -> memoryview:
+        """Memory for a body of `length` bytes, whose tensors begin after so many: where a processor likes it.
+
+        It counts as long as anything of it is in use. Raises NotReadyError.
+        """
+        self.take(length)
+        memory = np.empty(length + _ALIGNMENT, np.uint8)
+        weakref.finalize(memory, self.give, length).atexit = False
+        start = -(memory.ctypes.data + tensors) % _ALIGNMENT
+        return memory.data[start : start + length]
+
+
+class Parts:
+    """A body that comes in parts.
+
+    Args:
+        memory: where they count as long as they are kept.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._kept: list[bytes] = []
+        self._length = 0
+
+    def add(self, part: bytes) -> None:
+        """Keep one. Raises NotReadyError."""
+        self._memory.take(len(part))
+        self._kept.append(part)
+        self._length += len(part)
+
+    def release(self) -> list[bytes]:
+        """All of them, which are kept no longer."""
+        kept, self._kept = self._kept, []
+        if self._length:
+            self._memory.give(self._length)
+            self._length = 0
+        return kept
 
 
 def unpacked(body: bytes | memoryview, encoding: bytes, limit: int) -> bytes:

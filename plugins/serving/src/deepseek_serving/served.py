@@ -16,10 +16,8 @@ from deepseek.plugin import (
     DeepSeekError,
     ExecutionError,
     InputError,
-    Observer,
     QueueFullError,
     Signature,
-    hookimpl,
 )
 from deepseek_serving.calls import Call
 from deepseek_serving.errors import NotReadyError, cause
@@ -30,7 +28,7 @@ from deepseek_serving.oip.recipes import Recipes
 from deepseek_serving.oip.requests import Question
 from deepseek_serving.sequences import Sequences
 from deepseek_serving.settings import ServingSettings
-from deepseek_serving.statistics import Statistics
+from deepseek_serving.statistics import Statistics, meter
 from deepseek_serving.warmup import timed, zeros
 
 logger = logging.getLogger("deepseek.serving")
@@ -243,15 +241,3 @@ class Served:
                 raise
             # Shapes that nobody stated are guessed, and may be what the model can't take.
             logger.warning("%s: not warmed up, zeros of the shapes guessed do not suit: %s", self.name, error.what)
-
-
-def meter(statistics: Statistics) -> ModuleType:
-    """A plugin of one hook, which lets the statistics see every batch of the pipeline that is built with it."""
-    module = ModuleType("deepseek-serving-meter")
-
-    @hookimpl
-    def observe() -> Observer:
-        return statistics
-
-    module.__dict__["observe"] = observe
-    return module

@@ -6,15 +6,17 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psutil
 from starlette.requests import Request
 
-from deepseek.plugin import ConfigError, Options
+from deepseek.plugin import Options
 from deepseek_serving.access import AccessLog
 from deepseek_serving.admin import Admin
+from deepseek_serving.asking import Trace
+from deepseek_serving.bodies import Memory
 from deepseek_serving.errors import Refusals
 from deepseek_serving.folder import Folder
 from deepseek_serving.gatekeeper import Gatekeeper
@@ -27,15 +29,14 @@ from deepseek_serving.oip import metadata
 from deepseek_serving.reports import ModelReport, Report
 from deepseek_serving.repository import Repository
 from deepseek_serving.served import Plugins
-from deepseek_serving.settings import GrpcSettings, ServerSettings
+from deepseek_serving.settings import ServerSettings
 from deepseek_serving.tls import Tls
 from deepseek_serving.tracing import Tracing
 from deepseek_serving.watchdog import Watchdog
 from deepseek_serving.watcher import Watcher
 
 if TYPE_CHECKING:
-    from deepseek_serving.grpc.aio import AioCarrier
-    from deepseek_serving.grpc.native import NativeCarrier
+    from deepseek_serving.grpc.carriers import Carrier
     from deepseek_serving.workers.worker import Worker
 
 logger = logging.getLogger("deepseek.serving")
@@ -72,12 +73,13 @@ class Server:
         self.live = False
         self.loading = True
         self.refusals = Refusals()
+        self.memory = Memory(settings.limits.memory)
         self.http_port = self.grpc_port = 0
         self._folder, self._overrides, self._plugins = folder, overrides, plugins
         self._tasks: list[asyncio.Task[Any]] = []
         self.tracing = Tracing(settings.tracing) if settings.tracing else None
         self._http: asyncio.Server | None = None
-        self._grpc: AioCarrier | NativeCarrier | None = None
+        self._grpc: Carrier | None = None
 
     async def start(self, *, listen: bool = True, live: Callable[[], None] | None = None) -> None:
         """Listen, then load: health and metrics answer while models load. Raises ConfigError.
@@ -99,10 +101,12 @@ class Server:
         )  # fmt: skip
         self.access = AccessLog() if settings.access_log else None
         browsers = Browsers(settings.host, settings.hosts)
-        self.front = Front(self._road, application(self), limits, browsers, self.refusals, self.access)
+        self.front = Front(self._road, application(self), limits, browsers, self.memory, self.refusals, self.access)
         if listen:
-            await self._listen()
-        await self._listen_grpc()
+            context = self.tls.context("http/1.1") if self.tls else None
+            self._http = await self.front.listen(settings.host, settings.http.port, context)
+            self.http_port = self._http.sockets[0].getsockname()[1]
+            await self._listen_grpc()
         self.live = True
         self._watchdog = Watchdog(self.repository, settings.stall)
         self._tasks.append(loop.create_task(self._look_after()))
@@ -110,37 +114,25 @@ class Server:
             live()
         await self.repository.load_all()
         self.loading = False
+        if not listen:
+            # Others listen there, too: what comes here must find models.
+            await self._listen_grpc()
         if settings.watch:
             self._tasks.append(loop.create_task(Watcher(self.repository, settings.watch).run()))
-
-    async def _listen(self) -> None:
-        settings, loop = self.settings, asyncio.get_running_loop()
-        context = self.tls.context("http/1.1") if self.tls else None
-        address = f"{settings.host}:{settings.http.port}"
-        try:
-            self._http = await loop.create_server(
-                self.front, settings.host, settings.http.port, backlog=4096, ssl=context
-            )
-        except OSError as exc:
-            hint = "choose another with --port, or 0 for any free one"
-            raise ConfigError(f"can't listen on {address}: {exc.strerror or exc}", hint=hint) from exc
-        self.http_port = self._http.sockets[0].getsockname()[1]
 
     async def _listen_grpc(self) -> None:
         settings = self.settings
         if settings.grpc is not None:
-            self._grpc = self._carrier(settings.grpc, shared=self._grpc_port is not None)
+            # Imported here: a server without gRPC starts without its libraries.
+            from deepseek_serving.grpc.carriers import carrier
+
+            self._grpc = carrier(self, settings.grpc.carrier, shared=self._grpc_port is not None)
             self.grpc_port = await self._grpc.start(settings.host, self._grpc_port or settings.grpc.port)
 
-    def _carrier(self, settings: GrpcSettings, *, shared: bool) -> AioCarrier | NativeCarrier:
-        # Imported here: a server without gRPC starts without its libraries.
-        if settings.carrier == "grpcio":
-            from deepseek_serving.grpc.aio import AioCarrier
-
-            return AioCarrier(self, shared=shared)
-        from deepseek_serving.grpc.native import NativeCarrier
-
-        return NativeCarrier(self, shared=shared)
+    def trace(self, headers: Iterable[tuple[bytes, bytes]]) -> Trace | None:
+        """What has a request traced whose headers these are; None: nothing is."""
+        tracing = self.tracing
+        return None if tracing is None else lambda call: call.trace(tracing, headers)
 
     def trace_with(self, tracing: Tracing) -> None:
         """Trace by another `Tracing`, in tests."""

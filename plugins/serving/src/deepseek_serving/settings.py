@@ -35,6 +35,7 @@ class LimitSettings(Settings):
     """What a client may ask of the server at most."""
 
     body: Annotated[Size, Meta(description="Bytes of a request, unpacked.")] = Size(64 << 20)
+    memory: Annotated[Size, Meta(description="Bytes of all requests that are being read or answered.")] = Size(1 << 30)
     head: Annotated[Size, Meta(description="Bytes of a request's line and headers.")] = Size(64 << 10)
     connections: Annotated[int, Meta(ge=1, description="Open connections; beyond, they are refused.")] = 4096
     read_timeout: Annotated[

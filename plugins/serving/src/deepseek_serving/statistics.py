@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from deepseek.plugin import Batch
+from deepseek.plugin import Batch, Observer, hookimpl
 from deepseek_serving.reports import Classes, Counts, Span, Used
 
 #: Upper bounds of the classes of time, in seconds: 18 us to 100 s, each 1.78 times the one before.
@@ -140,3 +141,15 @@ class Statistics:
         self._executions += len(sizes)
         if sizes:
             self._sizes.add(np.array(sizes))
+
+
+def meter(statistics: Statistics) -> ModuleType:
+    """A plugin of one hook, which lets the statistics see every batch of the pipeline that is built with it."""
+    module = ModuleType("deepseek-serving-meter")
+
+    @hookimpl
+    def observe() -> Observer:
+        return statistics
+
+    module.__dict__["observe"] = observe
+    return module

@@ -71,34 +71,33 @@ class AioCarrier:
 
     def _handlers(self) -> Any:
         found = {
-            name: grpc.unary_unary_rpc_method_handler(self._unary(partial(self._service.call, name)))
+            name: grpc.unary_unary_rpc_method_handler(self._unary(name, partial(self._service.call, name)))
             for name in self._service.calls
         }
-        found["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self._unary(self._infer))
+        found["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self._unary("ModelInfer", self._infer))
         found["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
         return grpc.method_handlers_generic_handler(schema.SERVICE, found)
 
-    def _unary(self, work: Callable[[bytes, Asking], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _unary(
+        self, name: str, work: Callable[[bytes, Asking], Awaitable[bytes]]
+    ) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def call(raw: bytes, context: Any) -> bytes:
+            asking, arrived = _asking(context), monotonic()
             try:
-                return await work(raw, _asking(context))
+                answer = await work(raw, asking)
             except Exception as error:
+                self._service.log(asking, name, grpc_status(error), 0, arrived)
                 await self._abort(context, error)
                 raise
+            self._service.log(asking, name, "OK", len(answer), arrived)
+            return answer
 
         return call
 
     async def _infer(self, raw: bytes, asking: Asking) -> bytes:
-        service, arrived = self._service, monotonic()
-        try:
-            model, question = service.question(raw, asking)
-            outputs = await ask(model, question, service.trace(asking))
-            answer = b"".join(service.response(model, question, outputs))
-        except Exception as error:
-            service.log(asking, "ModelInfer", grpc_status(error), 0, arrived)
-            raise
-        service.log(asking, "ModelInfer", "OK", len(answer), arrived)
-        return answer
+        model, question = self._service.question(raw, asking)
+        outputs = await ask(model, question, self._server.trace(asking.headers))
+        return b"".join(self._service.response(model, question, outputs))
 
     async def _stream(self, incoming: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()

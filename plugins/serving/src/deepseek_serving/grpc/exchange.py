@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from deepseek.plugin import DeadlineError, DeepSeekError, InputError
-from deepseek_serving.bodies import aligned, unpacked
-from deepseek_serving.errors import TooLargeError
+from deepseek_serving.bodies import unpacked
+from deepseek_serving.errors import TooLargeError, grpc_status
 from deepseek_serving.grpc import status
 from deepseek_serving.grpc.service import Asking
 from deepseek_serving.grpc.wire import Piece
@@ -112,7 +112,7 @@ class Exchange(Receiver):
                     at += length
                     continue
                 # Tensors are last in a message and their sizes even: its end decides where they are aligned.
-                self._body = body = aligned(length, length)
+                self._body = body = self._carrier.service.server.memory.aligned(length, length)
                 self._filled = 0
             some = piece[at : at + len(body) - self._filled]
             body[self._filled : self._filled + len(some)] = some
@@ -151,7 +151,14 @@ class Exchange(Receiver):
         if not isinstance(error, DeepSeekError):
             logger.error("a call over gRPC failed", exc_info=error)
         self._carrier.service.server.refusals.grpc(error)
+        self.log(grpc_status(error), 0)
         self._stream.end(status.failed(error))
+
+    def log(self, status: str, length: int) -> None:
+        """Write the call down, if that is wanted."""
+        service = self._carrier.service
+        if service.server.access is not None:
+            service.log(self.asking(), self._opening.name, status, length, self._stream.began)
 
     def late(self) -> None:
         self.fail(DeadlineError(f"the request was not complete after {self._carrier.limits.read_timeout}"))

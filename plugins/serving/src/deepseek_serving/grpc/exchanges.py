@@ -11,7 +11,7 @@ from deepseek_serving.calls import Call
 from deepseek_serving.errors import GoneError, SlowReaderError, grpc_status
 from deepseek_serving.grpc import status
 from deepseek_serving.grpc.exchange import PREFIX, Exchange, Opening
-from deepseek_serving.grpc.service import Asking, Conversation
+from deepseek_serving.grpc.service import Conversation
 from deepseek_serving.grpc.wire import Piece
 from deepseek_serving.http2.streams import Stream
 
@@ -51,12 +51,12 @@ class Unary(Exchange):
         except Exception as error:
             self.fail(error)
 
-    def answer(self, parts: list[Piece]) -> int:
-        """Answer with a response in parts; how many bytes it has."""
+    def answer(self, parts: list[Piece]) -> None:
+        """Answer with a response in parts."""
         length = sum(map(len, parts))
         parts.insert(0, PREFIX.pack(0, length))
         self._stream.answer(status.HEAD, parts, length + PREFIX.size, status.DONE)
-        return length
+        self.log("OK", length)
 
     def gone(self) -> None:
         if self._work is not None:
@@ -66,47 +66,36 @@ class Unary(Exchange):
 class Infer(Unary):
     """Inference: the short road."""
 
-    _asking: Asking
-    _arrived = 0.0
     _asked: Call | None = None
 
     def ask(self, request: Piece) -> None:
-        service, self._arrived, self._asking = self._carrier.service, self._stream.connection.active, self.asking()
-        model, question = service.question(request, self._asking, own=self._own)
-        trace = service.trace(self._asking)
+        service, arrived, asking = self._carrier.service, self._stream.connection.active, self.asking()
+        model, question = service.question(request, asking, own=self._own)
+        trace = service.server.trace(asking.headers)
         if trace is None and model.prompt(question):
-            outputs = model.execute(question, self._arrived)
-            self._log("OK", self.answer(service.response(model, question, outputs)))
+            outputs = model.execute(question, arrived)
+            self.answer(service.response(model, question, outputs))
             return
-        self._asked = call = Call(model, question, self._done, self._arrived)
+        self._asked = call = Call(model, question, self._done, arrived)
         if trace is not None:
             trace(call)
         model.submit(call, self._carrier.loop)
 
     def _done(self, call: Call) -> None:
         error = call.error
-        if error is None:
+        if isinstance(error, GoneError):
+            self.log(grpc_status(error), 0)
+        elif error is not None:
+            self.fail(error)
+        else:
             try:
-                parts = self._carrier.service.response(call.model, call.question, call.outputs or {})
+                self.answer(self._carrier.service.response(call.model, call.question, call.outputs or {}))
             except Exception as exc:
                 self.fail(exc)
-            else:
-                self._log("OK", self.answer(parts))
-        else:
-            self.fail(error)
-
-    def fail(self, error: BaseException) -> None:
-        if not isinstance(error, GoneError):
-            super().fail(error)
-        if self._arrived:
-            self._log(grpc_status(error), 0)
 
     def gone(self) -> None:
         if self._asked is not None:
             self._asked.cancel()
-
-    def _log(self, name: str, length: int) -> None:
-        self._carrier.service.log(self._asking, "ModelInfer", name, length, self._arrived)
 
 
 class StreamInfer(Exchange):
@@ -139,6 +128,7 @@ class StreamInfer(Exchange):
         if not isinstance(error, DeepSeekError):
             logger.error("a stream over gRPC failed", exc_info=error)
         self._carrier.service.server.refusals.grpc(error)
+        self.log(grpc_status(error), 0)
         self._stream.end(status.failed(error, begun=self._begun))
         self._talk.cancel()
 

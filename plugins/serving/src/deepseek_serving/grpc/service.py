@@ -13,9 +13,8 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from deepseek.plugin import DeepSeekError, InputError
-from deepseek_serving.asking import Trace
 from deepseek_serving.calls import StreamCall
-from deepseek_serving.errors import TooLargeError, text
+from deepseek_serving.errors import TooLargeError, grpc_status, text
 from deepseek_serving.gatekeeper import ANYBODY
 from deepseek_serving.grpc import messages, schema, wire
 from deepseek_serving.grpc.calls import Calls, response_of, table
@@ -115,11 +114,6 @@ class Service:
             raise TooLargeError("the answer is larger than gRPC's 2 GiB")
         return parts
 
-    def trace(self, asking: Asking) -> Trace | None:
-        """What has a call traced; None: nothing is."""
-        tracing = self.server.tracing
-        return None if tracing is None else lambda call: call.trace(tracing, asking.headers)
-
     def log(self, asking: Asking, name: str, status: str, length: int, arrived: float) -> None:
         """A line of the access log, if there is one."""
         access = self.server.access
@@ -184,7 +178,7 @@ class Conversation:
         try:
             model, question = self._service.question(raw, self._asking)
             call = StreamCall(model, question, self._done, monotonic(), lambda chunk: self._chunk(call, chunk))
-            trace = self._service.trace(self._asking)
+            trace = self._service.server.trace(self._asking.headers)
             if trace is not None:
                 trace(call)
             model.submit(call, self._loop)
@@ -207,7 +201,7 @@ class Conversation:
         self._calls.discard(call)
         if call.error is not None and not self._ended:
             self._fail(call.question.id, call.error)
-        status = "OK" if call.error is None else type(call.error).__name__
+        status = "OK" if call.error is None else grpc_status(call.error)
         self._service.log(self._asking, "ModelStreamInfer", status, 0, call.arrived)
         self._go_on()
 

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from deepseek.plugin import DeepSeekError, InputError
-from deepseek_serving.asking import ask, plain, predict, stream
+from deepseek_serving.asking import Trace, ask, plain, predict, stream
 from deepseek_serving.errors import NotReadyError, http_status, retry_after, text
 from deepseek_serving.http import generate, openapi
 from deepseek_serving.http.administration import Administration, Page, object_of
@@ -128,12 +128,12 @@ class Pages:
     async def generate(self, request: Request) -> Response:
         """Plain JSON in and out."""
         served, question = await self._generate(request)
-        return Json(generate.answer(served, question, await ask(served, question)))
+        return Json(generate.answer(served, question, await ask(served, question, self._trace(request))))
 
     async def generate_stream(self, request: Request) -> Response:
         """Plain JSON in, server-sent events out."""
         served, question = await self._generate(request)
-        chunks = stream(served, question)
+        chunks = stream(served, question, self._trace(request))
         # What is refused at once is an error of HTTP, not an event.
         first = await anext(chunks, None)
 
@@ -152,7 +152,7 @@ class Pages:
         body = await request.body()
         if not body:
             raise InputError("the body is empty", hint="send a picture or a text")
-        rows = await predict(served, body, Question({}, options=options))
+        rows = await predict(served, body, Question({}, options=options), self._trace(request))
         return Json({"model_name": served.name, "model_version": served.version, "rows": plain(rows)})
 
     async def metrics(self, request: Request) -> Response:
@@ -176,6 +176,9 @@ class Pages:
         served, options = self._find(request), self._server.options(request)
         body = await object_of(request)
         return served, generate.question(served, body, options.tenant, options.deadline)
+
+    def _trace(self, request: Request) -> Trace | None:
+        return self._server.trace(request.scope["headers"])
 
     def _find(self, request: Request) -> Served:
         return self._server.repository.find(request.path_params["name"], request.path_params.get("version", ""))

@@ -35,6 +35,7 @@ class Connection(Incoming):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deaf = self._closing = True
+        self._parts.release()
         self._front.closed(self)
         self.writable.set()
         if self.abandon is not None:
@@ -111,7 +112,10 @@ class Connection(Incoming):
             # After what came before it: answers have no names but their order.
             self._deaf, self._refusal = True, (status, why)
             return
+        self._parts.release()
         self._front.refusals.http(status)
+        if self._front.access is not None:
+            self._front.access.line("", self.peer, "", "", status, len(why), 0.0)
         body = self._front.error_body(why)
         self._transport.write(head(status, len(body), b"application/json", close=True) + body)
         self._linger()

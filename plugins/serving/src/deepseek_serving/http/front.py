@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
 import msgspec
 
+from deepseek.plugin import ConfigError
 from deepseek_serving.access import AccessLog
+from deepseek_serving.bodies import Memory
 from deepseek_serving.errors import Refusals
 from deepseek_serving.http.asgi import Exchange
 from deepseek_serving.http.browsers import Browsers
@@ -39,6 +42,7 @@ class Front:
         app: the ASGI application that answers everything else.
         limits: what a client may ask for.
         browsers: tells what pages of other hosts send.
+        memory: for large bodies.
         refusals: counts errors.
         access: the access log; None: none.
 
@@ -49,11 +53,12 @@ class Front:
     """
 
     def __init__(
-        self, road: InferRoad, app: Application, limits: LimitSettings, browsers: Browsers, refusals: Refusals,
+        self, road: InferRoad, app: Application, limits: LimitSettings, browsers: Browsers, memory: Memory,
+        refusals: Refusals,
         access: AccessLog | None = None,
     ) -> None:  # fmt: skip
         self.limits = limits
-        self.refusals = refusals
+        self.memory, self.refusals = memory, refusals
         self.access = access
         self.scratch = bytearray(256 << 10)
         self.heads: dict[bytes, Head] = {}
@@ -64,6 +69,14 @@ class Front:
         self._connections: set[Connection] = set()
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+
+    async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> asyncio.Server:
+        """Accept connections here. Raises ConfigError."""
+        try:
+            return await self._loop.create_server(self, host, port, backlog=4096, ssl=context)
+        except OSError as exc:
+            hint = "choose another with --port, or 0 for any free one"
+            raise ConfigError(f"can't listen on {host}:{port}: {exc.strerror or exc}", hint=hint) from exc
 
     def __call__(self) -> Connection:
         """A protocol for a new connection."""

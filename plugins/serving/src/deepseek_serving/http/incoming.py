@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
-from deepseek_serving.bodies import aligned
+from deepseek_serving.bodies import Parts
+from deepseek_serving.errors import NotReadyError
 from deepseek_serving.http.message import Head, Headers
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self._target = b""
         self._headers: Headers = []
         self._head: Head | None = None
-        self._chunks: list[bytes] = []
+        self._parts = Parts(front.memory)
         self._length = 0
         #: Bytes that were read of a request whose head is not complete.
         self._unread = self._trailers = 0
@@ -126,10 +127,13 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         if self._length > self._front.limits.body:
             self._too_large()
         elif not self._deaf:
-            self._chunks.append(body)
+            try:
+                self._parts.add(body)
+            except NotReadyError as error:
+                self.refuse(503, error.what)
 
     def on_message_complete(self) -> None:
-        chunks, self._chunks = self._chunks, []
+        chunks = self._parts.release()
         self._complete(chunks[0] if len(chunks) == 1 else b"".join(chunks), own=False)
 
     # The road of a request.
@@ -153,8 +157,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
             return False
         else:
             self.began = self.active
-            self._chunks = [bytes(scratch[end:count])]
-            self._read_directly(length)
+            self._read_directly(length, scratch[end:count])
         return True
 
     def _parse(self, data: bytearray) -> None:
@@ -194,15 +197,16 @@ class Incoming(asyncio.BufferedProtocol, ABC):
             self._parser = None
             self._read_directly(found.length or 0)
 
-    def _read_directly(self, expected: int) -> None:
+    def _read_directly(self, expected: int, first: bytes | bytearray = b"") -> None:
         """Let the rest of a body be written to where it will stay, its tensors aligned."""
-        header = self._head.header(b"inference-header-content-length") if self._head else None
-        self._direct = aligned(expected, int(header) if header is not None and header.isdigit() else 0)
-        self._filled = 0
-        for chunk in self._chunks:
-            self._direct[self._filled : self._filled + len(chunk)] = chunk
-            self._filled += len(chunk)
-        self._chunks = []
+        try:
+            self._direct = self._front.memory.aligned(expected, self._head.tensors if self._head else 0)
+        except NotReadyError as error:
+            self.refuse(503, error.what)
+            return
+        begin = b"".join((*self._parts.release(), first))
+        self._filled = len(begin)
+        self._direct[: self._filled] = begin
 
     def _complete(self, body: bytes | memoryview, *, own: bool) -> None:
         found = self._head
@@ -225,7 +229,6 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self.refuse(431, f"the head of the request is larger than {self._front.limits.head} bytes")
 
     def _too_large(self) -> None:
-        self._chunks = []
         self.refuse(413, f"the body is larger than {self._front.limits.body} bytes")
 
     def _pause(self) -> None:

@@ -22,12 +22,13 @@ class Head:
         headers: in their order.
         keep_alive: whether the connection is to stay.
         length: bytes of the body; None: it comes in chunks, or there is none.
+        tensors: where the binary tensors begin in the body, if there are any.
         waits: whether the client waits to be told to send the body.
         road: what the road that answers it knows of it; None: it is none of the road's.
         wrong: why it is not served; empty: it is.
     """
 
-    __slots__ = ("headers", "keep_alive", "length", "method", "road", "target", "waits", "wrong")
+    __slots__ = ("headers", "keep_alive", "length", "method", "road", "target", "tensors", "waits", "wrong")
 
     def __init__(self, method: str, target: bytes, headers: Headers, *, keep_alive: bool) -> None:
         self.method = method
@@ -35,7 +36,8 @@ class Head:
         self.headers = headers
         self.keep_alive = keep_alive
         length, expect = self.header(b"content-length"), self.header(b"expect")
-        self.length = int(length) if length is not None and length.isdigit() else None
+        self.length = _number(length)
+        self.tensors = _number(self.header(b"inference-header-content-length")) or 0
         self.waits = expect is not None and expect.lower() == b"100-continue"
         self.road: Any = None
         self.wrong = ""
@@ -51,6 +53,11 @@ class Head:
     def size(self) -> int:
         """Bytes of it, about."""
         return len(self.target) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+
+def _number(value: bytes | None) -> int | None:
+    """A header that is a number of bytes; None: it is not, or of more than any machine has."""
+    return int(value) if value is not None and value.isdigit() and len(value) < 19 else None
 
 
 def head(

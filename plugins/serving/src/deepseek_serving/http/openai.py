@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deepseek.plugin import DeepSeekError, InputError
-from deepseek_serving.asking import ask, predict
+from deepseek_serving.asking import Trace, ask, predict
 from deepseek_serving.errors import UnknownError, http_status, retry_after, text
 from deepseek_serving.http.json import Json, decoded
 from deepseek_serving.oip.requests import Question
@@ -80,7 +80,8 @@ class OpenAI:
         for _ in items[1:]:
             # Each text is a request of the tenant's rate.
             self._server.options(request)
-        answers = await _together([_embed(served, item, Question({}, options=options)) for item in items])
+        trace = self._server.trace(request.scope["headers"])
+        answers = await _together([_embed(served, item, Question({}, options=options), trace) for item in items])
         width = len(answers[0][0])
         if asked.dimensions not in (None, width):
             raise InputError(f"the model's vectors have {width} dimensions, not {asked.dimensions}")
@@ -138,15 +139,17 @@ def _items(given: str | Sequence[Any]) -> list[Any]:
     return items
 
 
-async def _embed(served: Served, item: Any, question: Question) -> tuple[np.ndarray[Any, Any], int]:
+async def _embed(
+    served: Served, item: Any, question: Question, trace: Trace | None
+) -> tuple[np.ndarray[Any, Any], int]:  # fmt: skip
     """The vector of a text or of a list of tokens, and how many tokens there were."""
     if isinstance(item, str):
         # As bytes: a text could be taken for the path of a file of the server's.
-        rows = await predict(served, item.encode("utf-8", "surrogatepass"), question)
+        rows = await predict(served, item.encode("utf-8", "surrogatepass"), question, trace)
     else:
         pipeline = served.pipeline
         question.inputs = _tokens(served, item)
-        outputs = await ask(served, question)
+        outputs = await ask(served, question, trace)
         rows = pipeline.codec.decode(outputs) if pipeline else [{}]
     vector = rows[0].get("embedding")
     if vector is None:

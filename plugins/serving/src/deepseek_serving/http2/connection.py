@@ -18,10 +18,9 @@ from deepseek_serving.http2.streams import WINDOW, Piece, Stream
 
 #: Streams that a client may have open, and bytes that it may send on all of them before it is told to go on.
 STREAMS, _WINDOW = 1024, 16 << 20
-#: Requests that a client may take back at once, and in a second. Source: CVE-2023-44487.
-_RESETS, _RESETS_PER_SECOND = 1000, 200
-#: What a client of HTTP/1 is told.
-_SPEAK = b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+#: Requests that a client may take back, and settings that it may change, at once and in a second.
+#: Source: CVE-2023-44487.
+_PATIENCE, _PATIENCE_PER_SECOND = 1000, 200
 
 
 class Connection(Incoming, Outgoing):
@@ -44,7 +43,7 @@ class Connection(Incoming, Outgoing):
         self._reader = HeaderReader(front.limits.head, front.look)
         self._last = 0
         self._leave, self._taken = _WINDOW, 0
-        self._resets = Bucket(_RESETS_PER_SECOND, _RESETS)
+        self._patience = Bucket(_PATIENCE_PER_SECOND, _PATIENCE)
 
     # What the transport calls.
 
@@ -162,10 +161,8 @@ class Connection(Incoming, Outgoing):
     def _widened(self, number: int, more: int) -> None:
         if number > self._last or not more:
             raise Http2Error(frames.PROTOCOL_ERROR, f"a window of stream {number} that grows by {more}")
-        if number == 0:
-            self.widen(None, more)
-        elif number in self.streams:
-            self.widen(self.streams[number], more)
+        if number == 0 or number in self.streams:
+            self.widen(self.streams.get(number), more)
 
     def _reset(self, number: int) -> None:
         if number == 0 or number > self._last:
@@ -173,15 +170,21 @@ class Connection(Incoming, Outgoing):
         stream = self.streams.get(number)
         if stream is None:
             return
-        if self._resets.take():
-            raise Http2Error(frames.ENHANCE_YOUR_CALM, "too many requests are taken back")
+        self._tire("too many requests are taken back")
         self._drop(stream)
+
+    def _tire(self, why: str) -> None:
+        """Count what costs the server much and the client little. Raises Http2Error."""
+        if self._patience.take():
+            raise Http2Error(frames.ENHANCE_YOUR_CALM, why)
 
     def _set(self, flags: int, number: int, payload: bytes) -> None:
         if number:
             raise Http2Error(frames.PROTOCOL_ERROR, "settings of a stream")
         if flags & frames.ACK:
             return
+        # Each lets all streams be looked at.
+        self._tire("settings are changed too often")
         self.configure(frames.read_settings(payload), list(self.streams.values()))
         self.emit(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
@@ -205,7 +208,7 @@ class Connection(Incoming, Outgoing):
     def _drop(self, stream: Stream) -> None:
         """A request that nobody waits for any more."""
         self.streams.pop(stream.number, None)
-        self.blocked.pop(stream.number, None)
+        self.forget(stream)
         over, stream.over = stream.over, True
         stream.open = False
         if not over:
@@ -222,7 +225,7 @@ class Connection(Incoming, Outgoing):
 
     def fail(self, error: Http2Error) -> None:
         if self._expected:
-            self.emit(_SPEAK)
+            self.emit(frames.OF_HTTP1)
         else:
             self.emit(frames.go_away(self._last, error.code, str(error)))
         self._end()

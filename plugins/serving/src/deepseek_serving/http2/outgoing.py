@@ -23,7 +23,7 @@ class Outgoing(ABC):
     """The writing half.
 
     Attributes:
-        blocked: streams that have something to send, the one that waits longest first.
+        blocked: streams that have something to send, the one whose turn is next first.
         window: how many bytes the client takes, on all streams together.
         frame: bytes of a frame that the client takes.
         first: the window that a new stream begins with.
@@ -39,6 +39,8 @@ class Outgoing(ABC):
         self._gathering = self._pumping = False
         self._closing = False
         self.blocked: dict[int, Stream] = {}
+        #: Streams that wait for a window of their own.
+        self._starved: dict[int, Stream] = {}
         self.window = self.first = frames.FIRST_WINDOW
         self.frame = frames.FIRST_FRAME
         self.writable = True
@@ -67,21 +69,22 @@ class Outgoing(ABC):
         if self._pumping:
             # Who was told that all is sent sends more: it has its turn.
             return
-        self._pumping = going = True
-        while going and self.writable and self.blocked:
-            going = False
-            for stream in list(self.blocked.values()):
+        self._pumping = True
+        try:
+            while self.writable and self.window > 0 and self.blocked:
+                number, stream = next(iter(self.blocked.items()))
+                del self.blocked[number]
+                if stream.window <= 0:
+                    # Looked at again when the client widens it, not each time that another stream's turn comes.
+                    self._starved[number] = stream
+                    continue
+                self._send_some(stream, min(stream.queued, stream.window, self.window, _TURN))
                 if stream.queued:
-                    size = min(stream.queued, stream.window, self.window, _TURN)
-                    if size <= 0:
-                        continue
-                    self._send_some(stream, size)
-                going = True
-                if not stream.queued and stream.number in self.blocked:
+                    self.blocked[number] = stream
+                else:
                     self._sent(stream)
-                if not self.writable:
-                    break
-        self._pumping = False
+        finally:
+            self._pumping = False
 
     def _send_some(self, stream: Stream, size: int) -> None:
         """Send so many bytes of what a stream has to send, in frames."""
@@ -108,13 +111,20 @@ class Outgoing(ABC):
 
     def _sent(self, stream: Stream) -> None:
         """All that a stream had to send has been sent."""
-        self.blocked.pop(stream.number, None)
         if stream.closing is None:
             stream.receiver.drained()
-            return
-        flags = frames.END_HEADERS | frames.END_STREAM
-        self.emit(frames.frame(frames.HEADERS, flags, stream.number, stream.closing))
+        else:
+            self.finish(stream, stream.closing)
+
+    def finish(self, stream: Stream, block: bytes) -> None:
+        """End an answer with a header block; all before it has been sent."""
+        self.emit(frames.frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream.number, block))
         self.ended(stream)
+
+    def forget(self, stream: Stream) -> None:
+        """Send no more of a stream."""
+        self.blocked.pop(stream.number, None)
+        self._starved.pop(stream.number, None)
 
     @abstractmethod
     def ended(self, stream: Stream) -> None:
@@ -123,7 +133,7 @@ class Outgoing(ABC):
     def stuck(self, now: float, patience: float) -> bool:
         """Whether something is to be sent, and the client has read nothing for so many seconds."""
         left = (self.window, self._transport.get_write_buffer_size())
-        if left != self._left or (self.writable and not self.blocked):
+        if left != self._left or (self.writable and not (self.blocked or self._starved)):
             self._left, self._moved = left, now
         return now - self._moved > patience
 
@@ -147,6 +157,8 @@ class Outgoing(ABC):
             self.window += more
         else:
             stream.window += more
+            if stream.window > 0 and self._starved.pop(stream.number, None) is not None:
+                self.blocked[stream.number] = stream
         if (self if stream is None else stream).window > frames.LARGEST_WINDOW:
             raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window of more than 2^31 - 1 bytes")
         self.pump()

@@ -84,20 +84,24 @@ class Stream:
             return
         if not self.queued:
             self.queue = deque()
+        before = self.queued
         for part in parts:
             if part:
                 self.queue.append(memoryview(part).cast("B"))
                 self.queued += len(self.queue[-1])
-        self.connection.blocked[self.number] = self
+        if self.queued and not before:
+            # Else it waits for its turn already.
+            self.connection.blocked[self.number] = self
         self.connection.pump()
 
     def end(self, block: bytes) -> None:
         """End the answer with a header block: after a head, trailers; else its only headers."""
         if self.over or self.closing is not None:
             return
-        self.closing = block
-        self.connection.blocked[self.number] = self
-        self.connection.pump()
+        if self.queued:
+            self.closing = block
+        else:
+            self.connection.finish(self, block)
 
     def answer(self, head: bytes, parts: list[Piece], length: int, tail: bytes) -> None:
         """Send a whole answer: headers, `length` bytes in parts, trailers."""
