@@ -25,7 +25,7 @@ from deepseek_serving.workers.changes import Changes
 from deepseek_serving.workers.held import Held
 from deepseek_serving.workers.lookout import Lookout
 from deepseek_serving.workers.slots import ASKED, IDLE, PART, Slots
-from serving_pieces import Blocked, Running, body, identity, serving, triton_client, write_models
+from serving_pieces import Running, body, identity, serving, triton_client, works, write_models
 
 CONTENT = body([1, 16], [1.0] * 16)
 URL = "/v2/models/same/infer"
@@ -169,7 +169,9 @@ def test_an_answer_in_parts_is_not_taken_for_a_whole_one(tmp_path: Path) -> None
     write_models(tmp_path, {"many": {"puppet": {"chunks": 2}}})
     slots, ends = Slots.make(1), socket.socketpair()
     with serving(tmp_path) as running:
-        blocked = Blocked("many.puppet")
+        runs, go = iter(range(2)), threading.Event()
+        # The second part is held up.
+        works["many.puppet"] = lambda inputs: (next(runs) == 0 or go.wait(60)) and {"y": inputs["x"]}
 
         async def adopt() -> None:
             connection = running.server.front.connection(0, slots, lambda slot: None)
@@ -180,13 +182,13 @@ def test_an_answer_in_parts_is_not_taken_for_a_whole_one(tmp_path: Path) -> None
         top = b"POST /v2/models/many/generate_stream HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
         ends[1].sendall(top % len(content) + content)
         assert slots.state(0, ends[0]) in (IDLE, ASKED)
-        blocked.entered.acquire()
-        blocked.go.set()
         came = b""
+        while b"data: " not in came:
+            came += ends[1].recv(65536)
+        assert slots.state(0, ends[0]) == PART
+        go.set()
         while b"\r\n0\r\n\r\n" not in came:
             came += ends[1].recv(65536)
-            if came.count(b"data: ") == 1:
-                assert slots.states[0] == PART
         while slots.states[0] != IDLE:
             pass
         ends[1].close()
