@@ -74,7 +74,7 @@ class Exchange(Receiver):
                 return
             for piece in pieces:
                 self._take(piece)
-            if end:
+            if end and not self._stream.over:
                 if self._body is not None or self._prefix:
                     raise InputError("the call ended in the middle of a message")
                 self.ended()
