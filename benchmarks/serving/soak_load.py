@@ -99,8 +99,13 @@ class Soak:
         )
 
     async def connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """One that is free, or a new one."""
-        return self.free.pop() if self.free else await asyncio.open_connection(self.host, self.port)
+        """One that is free and that the server has not ended for its idleness, or a new one."""
+        while self.free:
+            reader, writer = self.free.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self.host, self.port)
 
     async def answer(self, reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
         """Status, body, and whether the connection may be used again."""
