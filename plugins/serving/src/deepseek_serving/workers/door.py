@@ -100,7 +100,7 @@ class Door:
                 self._turn_away(accepted)
                 return
             slot = self._free.pop()
-            self.slots.open(slot)
+            self.slots.open(slot, accepted)
         worker = min(able, key=lambda worker: worker.burden)
         worker.slots[slot] = accepted
         try:

@@ -37,7 +37,8 @@ class Lookout:
             now = time.monotonic()
             for worker in list(self._workers):
                 if worker.asked is not None:
-                    if self._stall and now - worker.asked > self._stall:
+                    # One that loads its models may import what holds the interpreter for long.
+                    if self._stall and worker.ready and now - worker.asked > self._stall:
                         logger.error("a worker process said nothing for %g s, and is ended", now - worker.asked)
                         worker.process.kill()
                 elif worker.able:

@@ -49,10 +49,10 @@ class Slots:
         os.ftruncate(handle, _size(count))
         return cls(handle, count)
 
-    def open(self, slot: int) -> None:
-        """A new connection takes the slot."""
+    def open(self, slot: int, connection: socket.socket) -> None:
+        """A connection takes the slot; it may have been another worker's."""
         self.states[slot] = IDLE
-        self.before[slot] = self.after[slot] = 0
+        self.before[slot] = self.after[slot] = _written(connection)
 
     def state(self, slot: int, connection: socket.socket) -> int:
         """What a connection is at whose worker has died."""
