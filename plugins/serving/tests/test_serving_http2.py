@@ -5,16 +5,18 @@ from __future__ import annotations
 import gzip
 import socket
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
+import grpc
 import hpack
 import numpy as np
 import pytest
 from http2_peer import PATH, PREFACE, frame, headers, message, peer
 
 from deepseek_serving.grpc import schema
-from serving_pieces import Running, serving, write_models
+from serving_pieces import Blocked, Running, serving, write_models
 
 DATA, HEADERS, PRIORITY, RESET, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 PROTOCOL, FLOW, CLOSED, SIZE, COMPRESSION, CALM = 1, 3, 5, 6, 9, 11
@@ -97,7 +99,6 @@ def said(shared: Running, data: bytes) -> list[tuple[int, int, bytes]]:
         (BEGIN + frame(WINDOW, 0, 0, struct.pack(">I", (1 << 31) - 1)), FLOW),
         (BEGIN + opened() + frame(WINDOW, 0, 1, struct.pack(">I", (1 << 31) - 1)), FLOW),
         (BEGIN + frame(WINDOW, 0, 5, struct.pack(">I", 1)), PROTOCOL),
-        (BEGIN + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 1000)) * 1500, CALM),
         (BEGIN + frame(PUSH, 0, 1, bytes(4)), PROTOCOL),
         (BEGIN + opened(path=STREAM) + frame(DATA, END_STREAM, 1) * 2, None),
     ],
@@ -136,12 +137,57 @@ def test_the_windows_are_widened_as_the_server_reads(shared: Running) -> None:
     assert all(total + (16 << 20) >= 20 << 20 and total > 4 << 20 for total in widened.values()), widened
 
 
-def test_requests_taken_back_by_the_thousand_end_the_connection(shared: Running) -> None:
+@pytest.mark.parametrize("how", ["reset", "settings"])
+def test_what_costs_the_server_much_is_read_slower_and_costs_nobody_else(shared: Running, how: str) -> None:
     encoder, data = hpack.Encoder(), BEGIN
-    for number in range(1, 5001, 2):
-        data += frame(HEADERS, END_HEADERS, number, encoder.encode(headers())) + frame(RESET, 0, number, bytes(4))
-    kind, _, payload = said(shared, data)[-1]
-    assert (kind, int.from_bytes(payload[4:8], "big")) == (GOAWAY, CALM)
+    for number in range(1, 2 * 1000, 2):
+        data += frame(HEADERS, END_HEADERS, number, encoder.encode(headers(STREAM)))
+    for number in range(1, 2 * 6000, 2):
+        if how == "reset":
+            data += frame(RESET, 0, number, bytes(4))
+            data += frame(HEADERS, END_HEADERS, 2000 + number, encoder.encode(headers()))
+        else:
+            data += frame(SETTINGS, 0, 0, struct.pack(">HI", 4, number % 100) * 100)
+    host, _, port = shared.grpc.partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        sending = threading.Thread(target=connection.sendall, args=(data + frame(PING, 0, 0, b"12345678"),))
+        sending.start()
+        with peer(shared.grpc) as client:
+            for _ in range(20):
+                assert client.wait(client.ask(request()))["grpc-status"] == "0"
+        came = b""
+        while frame(PING, 1, 0, b"12345678") not in came:
+            block = connection.recv(65536)
+            assert block
+            came = came[-16:] + block
+        sending.join()
+
+
+def test_a_claim_to_send_much_costs_nobody_else(tmp_path: Path) -> None:
+    write_models(tmp_path, {"image": {"onnx": {"shape": ["batch", 3, 224, 224]}}})
+    with serving(tmp_path, limits={"memory": 4 << 20, "read_timeout": "1s"}) as running, peer(running.grpc) as claiming:
+        streams = [claiming.ask(struct.pack(">BI", 0, 3 << 20), path=STREAM, end=False) for _ in range(8)]
+        with grpc.insecure_channel(running.grpc) as channel:
+            call = channel.unary_unary(PATH)
+            # Nor do those that came before, however many.
+            for _ in range(20):
+                assert call(request((1, 3, 224, 224), "image")[5:])
+        # A message that has begun has to come.
+        assert {claiming.wait(stream)["grpc-status"] for stream in streams} == {"4"}
+
+
+def test_compressed_messages_count_by_what_they_unfold_to(tmp_path: Path) -> None:
+    write_models(tmp_path, {"slow": {"puppet": {"shape": [-1, 65536]}}})
+    blocked = Blocked("slow.puppet")
+    with serving(tmp_path, limits={"memory": 6 << 20}) as running, peer(running.grpc) as client:
+        tensor = {"name": "x", "datatype": "FP32", "shape": (4, 65536)}
+        asked = schema.ModelInferRequest(model_name="slow", inputs=[tensor], raw_input_contents=[bytes(4 << 18)])
+        content = message(gzip.compress(asked.SerializeToString()), packed=1)
+        streams = [client.ask(content, grpc_encoding="gzip") for _ in range(8)]
+        client.wait(streams[-1])
+        blocked.go.set()
+        statuses = [client.wait(stream)["grpc-status"] for stream in streams]
+        assert (statuses[0], statuses[-1], set(statuses)) == ("0", "14", {"0", "14"})
 
 
 @pytest.mark.parametrize(
@@ -268,6 +314,20 @@ def test_streams_beyond_the_limit_are_refused(shared: Running) -> None:
             block = connection.recv(65536)
             assert block
             came += block
+
+
+def test_large_headers_are_an_error_of_their_call(shared: Running) -> None:
+    with peer(shared.grpc) as client:
+        assert client.wait(client.ask(request(), x_much="a" * 30000))["grpc-status"] == "0"
+        assert client.wait(client.ask(request(), x_much="a" * 80000))["grpc-status"] == "8"
+        assert client.wait(client.ask(request()))["grpc-status"] == "0"
+
+
+def test_deadlines_of_streams_and_of_calls_that_are_not_complete(shared: Running) -> None:
+    with peer(shared.grpc) as client:
+        for path in (PATH, STREAM):
+            found = client.wait(client.ask(request()[:9], end=False, path=path, grpc_timeout="50m"))
+            assert found["grpc-status"] == "4"
 
 
 def test_a_client_that_sends_or_says_nothing_is_left(tmp_path: Path) -> None:

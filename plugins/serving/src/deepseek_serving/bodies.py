@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
 import zlib
 from collections import deque
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from deepseek.plugin import InputError
 from deepseek_serving.errors import NotReadyError, TooLargeError
 
 _ALIGNMENT = 64
+#: Bodies of fewer bytes are not counted.
+SMALL = 16 << 10
 #: zlib's window sizes: gzip, and deflate with its header.
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
@@ -43,16 +45,46 @@ class Memory:
         """They are kept no longer."""
         self._given.append(length)
 
-    def aligned(self, length: int, tensors: int) -> memoryview:
+    def body(self, length: int, tensors: int) -> tuple[memoryview, Claim]:
         """Memory for a body of `length` bytes, whose tensors begin after so many: where a processor likes it.
 
-        It counts as long as anything of it is in use. Raises NotReadyError.
+        What comes of it is counted by the claim, as long as anything of the memory is in use.
         """
-        self.take(length)
-        memory = np.empty(length + _ALIGNMENT, np.uint8)
-        weakref.finalize(memory, self.give, length).atexit = False
+        memory = np.empty(length + _ALIGNMENT, np.uint8).view(_Counted)
+        memory.claim = claim = Claim(self)
         start = -(memory.ctypes.data + tensors) % _ALIGNMENT
-        return memory.data[start : start + length]
+        return memory.data[start : start + length], claim
+
+    def keep(self, content: bytes, tensors: int = 0) -> bytes | memoryview:
+        """A body that is there already, counted if it is large. Raises NotReadyError."""
+        if len(content) < SMALL:
+            return content
+        kept, claim = self.body(len(content), tensors)
+        claim.add(len(content))
+        kept[:] = content
+        return kept
+
+
+class Claim:
+    """Bytes that count until nobody holds this any more."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._count = 0
+
+    def add(self, length: int) -> None:
+        """Count more. Raises NotReadyError."""
+        self._memory.take(length)
+        self._count += length
+
+    def __del__(self) -> None:
+        self._memory.give(self._count)
+
+
+class _Counted(np.ndarray[Any, Any]):
+    """Memory that holds its claim."""
+
+    claim: Claim
 
 
 class Parts:

@@ -172,6 +172,12 @@ class StreamCall(Call):
         #: Whether the chunk that is given is the last.
         self.last = False
 
+    def settle(self, error: BaseException | None) -> None:
+        """See `Call.settle`."""
+        super().settle(error)
+        # It often holds the call: what the call holds is freed now, not when garbage is collected.
+        self._chunk = _nothing
+
     def deliver(self, part: Mapping[str, Any] | BaseException, last: bool) -> None:
         """A chunk of the answer has reached the loop."""
         self.last = last
@@ -179,3 +185,7 @@ class StreamCall(Call):
             self._chunk(part)
         if last:
             self.settle(part if isinstance(part, BaseException) else None)
+
+
+def _nothing(chunk: Mapping[str, Any]) -> None:
+    """Takes the chunks of a call that has ended."""

@@ -122,13 +122,14 @@ class Refusals:
 
     def http(self, status: int) -> None:
         """One over HTTP."""
-        self._add(f"http {status}")
+        self.add(f"http {status}")
 
     def grpc(self, error: BaseException) -> None:
         """One over gRPC."""
-        self._add(f"grpc {grpc_status(error)}")
+        self.add(f"grpc {grpc_status(error)}")
 
-    def _add(self, key: str) -> None:
+    def add(self, key: str) -> None:
+        """One, by its key."""
         self.counts[key] = self.counts.get(key, 0) + 1
 
 

@@ -96,8 +96,8 @@ class Server:
         self.gatekeeper = Gatekeeper(settings.keys, settings.allow, share=1 / self._workers)
         self.admin = Admin(self)
         self._road = InferRoad(
-            self.repository, self.gatekeeper, limits.body, compress=settings.http.compress, region=self.admin.region,
-            tracing=self.tracing,
+            self.repository, self.gatekeeper, limits.body, self.memory, compress=settings.http.compress,
+            region=self.admin.region, tracing=self.tracing,
         )  # fmt: skip
         self.access = AccessLog() if settings.access_log else None
         browsers = Browsers(settings.host, settings.hosts)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deepseek.serving")
 
-#: Responses that may wait for a client to read them before no more is asked, and before it is given up.
+#: Responses that may wait for a client to read them before no more is asked, and before one in chunks is given up.
 _BEHIND, _LOST = 256, 65536
 
 
@@ -38,6 +38,7 @@ class AioCarrier:
     def __init__(self, server: Server, *, shared: bool) -> None:
         self._server = server
         self._service = Service(server)
+        self._talks: set[Conversation] = set()
         limit = int(server.settings.limits.body)
         self._grpc = aio.server(
             options=[
@@ -67,6 +68,8 @@ class AioCarrier:
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and give those in flight so many seconds."""
+        for talk in list(self._talks):
+            talk.finish()
         await self._grpc.stop(grace)
 
     def _handlers(self) -> Any:
@@ -101,16 +104,10 @@ class AioCarrier:
 
     async def _stream(self, incoming: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
-        asking = _asking(context)
-
-        def put(response: bytes | None) -> None:
-            outgoing.put_nowait(response)
-            if outgoing.qsize() > _LOST:
-                logger.warning("a stream over gRPC is ended: its client does not read its responses")
-                talk.cancel()
-                outgoing.put_nowait(None)
-
-        talk = Conversation(self._service, asking, put, asyncio.get_running_loop())
+        asking, loop = _asking(context), asyncio.get_running_loop()
+        talk = Conversation(
+            self._service, asking, outgoing.put_nowait, loop, lambda: outgoing.qsize() > _LOST
+        )  # fmt: skip
         try:
             self._server.gatekeeper.caller(asking.headers)
         except DeepSeekError as error:
@@ -128,12 +125,14 @@ class AioCarrier:
             talk.finish()
 
         listening = asyncio.ensure_future(listen())
+        self._talks.add(talk)
         try:
             while (response := await outgoing.get()) is not None:
                 yield response
                 talk.full(outgoing.qsize() > _BEHIND)
                 read.set()
         finally:
+            self._talks.discard(talk)
             listening.cancel()
             talk.cancel()
 

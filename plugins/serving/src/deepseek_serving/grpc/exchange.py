@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from deepseek.plugin import DeadlineError, DeepSeekError, InputError
-from deepseek_serving.bodies import unpacked
+from deepseek_serving.bodies import Claim, unpacked
 from deepseek_serving.errors import TooLargeError, grpc_status
 from deepseek_serving.grpc import status
 from deepseek_serving.grpc.service import Asking
@@ -61,12 +62,18 @@ class Exchange(Receiver):
 
     def __init__(self, carrier: NativeCarrier, stream: Stream, opening: Opening) -> None:
         self._carrier, self._stream, self._opening = carrier, stream, opening
+        if opening.timeout is not None:
+            self._timer = carrier.loop.call_later(opening.timeout, self._expired)
 
     # What most calls never change.
     _prefix = b""
     _body: memoryview | None = None
+    _claim: Claim | None = None
     _filled = 0
     _packed = False
+    #: When a message began that is not complete.
+    _since = 0.0
+    _timer: asyncio.TimerHandle | None = None
 
     def data(self, pieces: Sequence[Piece], *, end: bool) -> None:
         try:
@@ -112,14 +119,17 @@ class Exchange(Receiver):
                     at += length
                     continue
                 # Tensors are last in a message and their sizes even: its end decides where they are aligned.
-                self._body = body = self._carrier.service.server.memory.aligned(length, length)
-                self._filled = 0
+                self._body, self._claim = self._carrier.service.server.memory.body(length, length)
+                body = self._body
+                self._filled, self._since = 0, self._stream.connection.active
             some = piece[at : at + len(body) - self._filled]
+            assert self._claim is not None  # noqa: S101 -- it came with the body
+            self._claim.add(len(some))
             body[self._filled : self._filled + len(some)] = some
             self._filled += len(some)
             at += len(some)
             if self._filled == len(body):
-                self._body = None
+                self._body = self._claim = None
                 self._message(body, own=True)
 
     def _check(self, packed: int, length: int) -> None:
@@ -135,7 +145,9 @@ class Exchange(Receiver):
             packing = self._opening.packing
             if not packing or packing == b"identity":
                 raise InputError("a message is compressed, and `grpc-encoding` does not say how")
-            message, own = unpacked(message, packing, self._carrier.limits.body), False
+            content = unpacked(message, packing, self._carrier.limits.body)
+            message = self._carrier.service.server.memory.keep(content, len(content))
+            own = message is not content
         self.message(message, own=own)
 
     @abstractmethod
@@ -152,7 +164,19 @@ class Exchange(Receiver):
             logger.error("a call over gRPC failed", exc_info=error)
         self._carrier.service.server.refusals.grpc(error)
         self.log(grpc_status(error), 0)
+        self.untimed()
         self._stream.end(status.failed(error))
+
+    def untimed(self) -> None:
+        """The call's deadline is looked after elsewhere, or does not matter any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expired(self) -> None:
+        self._timer = None
+        self.fail(DeadlineError("the deadline passed before there was an answer"))
+        self.gone()
 
     def log(self, status: str, length: int) -> None:
         """Write the call down, if that is wanted."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.calls import Call
-from deepseek_serving.errors import GoneError, SlowReaderError, grpc_status
+from deepseek_serving.errors import GoneError, NotReadyError, grpc_status
 from deepseek_serving.grpc import status
 from deepseek_serving.grpc.exchange import PREFIX, Exchange, Opening
 from deepseek_serving.grpc.service import Conversation
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deepseek.serving")
 
-#: Bytes of a stream's responses that may wait before no more is asked, and before the client is given up.
+#: Bytes of a stream's responses that may wait before no more is asked, and before one that comes in chunks is given up.
 _BEHIND, _LOST = 1 << 20, 64 << 20
 
 
@@ -39,7 +40,8 @@ class Unary(Exchange):
     def ended(self) -> None:
         if self._request is None:
             raise InputError("the call takes a message, and none came")
-        self.ask(self._request)
+        request, self._request = self._request, None
+        self.ask(request)
 
     def ask(self, request: Piece) -> None:
         """Take the request. Raises DeepSeekError."""
@@ -53,12 +55,14 @@ class Unary(Exchange):
 
     def answer(self, parts: list[Piece]) -> None:
         """Answer with a response in parts."""
+        self.untimed()
         length = sum(map(len, parts))
         parts.insert(0, PREFIX.pack(0, length))
         self._stream.answer(status.HEAD, parts, length + PREFIX.size, status.DONE)
         self.log("OK", length)
 
     def gone(self) -> None:
+        self.untimed()
         if self._work is not None:
             self._work.cancel()
 
@@ -79,9 +83,13 @@ class Infer(Unary):
         self._asked = call = Call(model, question, self._done, arrived)
         if trace is not None:
             trace(call)
+        # The call has the deadline, too.
+        self.untimed()
         model.submit(call, self._carrier.loop)
 
     def _done(self, call: Call) -> None:
+        # The two hold one another.
+        self._asked = None
         error = call.error
         if isinstance(error, GoneError):
             self.log(grpc_status(error), 0)
@@ -94,6 +102,7 @@ class Infer(Unary):
                 self.fail(exc)
 
     def gone(self) -> None:
+        self.untimed()
         if self._asked is not None:
             self._asked.cancel()
 
@@ -101,11 +110,16 @@ class Infer(Unary):
 class StreamInfer(Exchange):
     """A stream of requests, and one of responses."""
 
+    #: Whether the answer has begun, and how it ends.
+    _begun = False
+    _bye = status.DONE
+
     def __init__(self, carrier: NativeCarrier, stream: Stream, opening: Opening) -> None:
-        super().__init__(carrier, stream, opening)
-        self._talk = Conversation(carrier.service, self.asking(), self._put, carrier.loop)
-        self._begun = False
         carrier.service.server.gatekeeper.caller(opening.headers)
+        super().__init__(carrier, stream, opening)
+        self._talk = Conversation(
+            carrier.service, self.asking(), self._put, carrier.loop, lambda: stream.queued > _LOST
+        )  # fmt: skip
 
     def message(self, message: Piece, *, own: bool) -> None:
         self._talk.ask(message)
@@ -119,9 +133,18 @@ class StreamInfer(Exchange):
         self._stream.hold(self._talk.busy)
 
     def late(self) -> None:
-        """A stream may stay open as long as it likes."""
+        # A stream may stay open as long as it likes, a message in it may not.
+        if self._body is not None and monotonic() - self._since > self._carrier.limits.read_timeout:
+            super().late()
+
+    def finish(self) -> None:
+        if self._stream.open:
+            # The client had more to say.
+            self._bye = status.failed(NotReadyError("the server is ending"), begun=True)
+        self._talk.finish()
 
     def gone(self) -> None:
+        self.untimed()
         self._talk.cancel()
 
     def fail(self, error: BaseException) -> None:
@@ -129,6 +152,7 @@ class StreamInfer(Exchange):
             logger.error("a stream over gRPC failed", exc_info=error)
         self._carrier.service.server.refusals.grpc(error)
         self.log(grpc_status(error), 0)
+        self.untimed()
         self._stream.end(status.failed(error, begun=self._begun))
         self._talk.cancel()
 
@@ -138,12 +162,11 @@ class StreamInfer(Exchange):
             self._begun = True
             stream.head(status.HEAD)
         if response is None:
-            stream.end(status.DONE)
+            self.untimed()
+            stream.end(self._bye)
             return
         stream.send(PREFIX.pack(0, len(response)), response)
-        if stream.queued > _LOST:
-            self.fail(SlowReaderError("the client does not read its responses"))
-        elif stream.queued > _BEHIND:
+        if stream.queued > _BEHIND:
             self._talk.full(True)
 
 

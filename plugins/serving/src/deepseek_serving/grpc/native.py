@@ -9,11 +9,11 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from deepseek.plugin import ConfigError, DeepSeekError
-from deepseek_serving.errors import UnsupportedError
+from deepseek_serving.errors import NotReadyError, TooLargeError, UnsupportedError, grpc_status
 from deepseek_serving.grpc import schema, status
 from deepseek_serving.grpc.exchange import Opening
 from deepseek_serving.grpc.exchanges import KINDS, Unary
-from deepseek_serving.grpc.service import Service
+from deepseek_serving.grpc.service import Asking, Service
 from deepseek_serving.http2 import frames
 from deepseek_serving.http2.connection import Connection
 from deepseek_serving.http2.headers import Headers, malformed
@@ -70,10 +70,20 @@ class NativeCarrier:
         self.draining = True
         for connection in list(self._connections):
             connection.close()
+            for stream in list(connection.streams.values()):
+                stream.receiver.finish()
         end = monotonic() + grace
-        while self._connections and monotonic() < end:
+        # Over TLS, clients may take their time with the goodbye of a connection that has nothing more to say.
+        while any(one.streams or one.unsent for one in self._connections) and monotonic() < end:
             await asyncio.sleep(0.02)
         self._sweeper.cancel()
+        bye = status.failed(NotReadyError("the server is ending"))
+        for connection in list(self._connections):
+            for stream in list(connection.streams.values()):
+                stream.end(bye)
+            connection.flush()
+        # For what was just written to leave.
+        await asyncio.sleep(0.02)
         for connection in list(self._connections):
             connection.abort()
 
@@ -94,6 +104,8 @@ class NativeCarrier:
         wrong = malformed(headers)
         if wrong:
             return Opening(headers, name=wrong)
+        if sum(len(name) + len(value) + 32 for name, value in headers) > self.limits.head:
+            return self._refusing(headers, TooLargeError(f"the headers are larger than {self.limits.head} bytes"))
         given = dict(headers)
         if given[b":method"] != b"POST":
             return Opening(headers, refusal=status.NOT_POST)
@@ -110,18 +122,23 @@ class NativeCarrier:
             kind = KINDS.get(name, Unary)
             return Opening(headers, name, kind, None if wait is None else status.timeout(wait), packing)
         except DeepSeekError as error:
-            self.service.server.refusals.grpc(error)
-            return Opening(headers, refusal=status.failed(error))
+            return self._refusing(headers, error)
+
+    def _refusing(self, headers: Headers, error: DeepSeekError) -> Opening:
+        # Not the error itself: one that is kept keeps what it passed through.
+        return Opening(headers, name=grpc_status(error), refusal=status.failed(error))
 
     def begin(self, stream: Stream, seen: Opening) -> Receiver:
         """An exchange for a new call."""
-        if seen.kind is None:
-            return _Refused(stream, seen)
-        try:
-            return seen.kind(self, stream, seen)
-        except DeepSeekError as error:
-            self.service.server.refusals.grpc(error)
-            return _Refused(stream, Opening(seen.headers, refusal=status.failed(error)))
+        if seen.kind is not None:
+            try:
+                return seen.kind(self, stream, seen)
+            except DeepSeekError as error:
+                seen = self._refusing(seen.headers, error)
+        if seen.refusal:
+            self.service.server.refusals.add(f"grpc {seen.name or 'other'}")
+            self.service.log(Asking(seen.headers, stream.connection.peer), "", seen.name, 0, stream.began)
+        return _Refused(stream, seen)
 
     def _sweep(self) -> None:
         """End what takes too long to come, what is not read, and connections that say nothing."""

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.calls import StreamCall
-from deepseek_serving.errors import TooLargeError, grpc_status, text
+from deepseek_serving.errors import SlowReaderError, TooLargeError, grpc_status, text
 from deepseek_serving.gatekeeper import ANYBODY
 from deepseek_serving.grpc import messages, schema, wire
 from deepseek_serving.grpc.calls import Calls, response_of, table
@@ -33,6 +33,8 @@ logger = logging.getLogger("deepseek.serving")
 _FREE = ("ServerLive", "ServerReady")
 #: Requests of a stream that are under way at once; those behind them wait.
 ABREAST = 256
+#: Bytes of them; one that is larger is alone.
+_BYTES = 64 << 20
 _PARTS = list[wire.Piece]
 
 
@@ -130,14 +132,17 @@ class Conversation:
         asking: who asks.
         put: takes each response, a `ModelStreamInferResponse`, and None at the end.
         loop: where all of it lives.
+        behind: whether so much waits for the client that an answer in chunks has to be given up.
     """
 
     def __init__(
-        self, service: Service, asking: Asking, put: Callable[[bytes | None], None], loop: asyncio.AbstractEventLoop
-    ) -> None:
+        self, service: Service, asking: Asking, put: Callable[[bytes | None], None], loop: asyncio.AbstractEventLoop,
+        behind: Callable[[], bool],
+    ) -> None:  # fmt: skip
         self._service, self._asking = service, asking
-        self._put, self._loop = put, loop
-        self._calls: set[StreamCall] = set()
+        self._put, self._loop, self._behind = put, loop, behind
+        #: Requests under way, and the bytes of each.
+        self._calls: dict[StreamCall, int] = {}
         self._waiting: deque[wire.Piece] = deque()
         self._finishing = self._ended = self._full = False
 
@@ -170,6 +175,8 @@ class Conversation:
 
     def _go_on(self) -> None:
         while self._waiting and not self._full and len(self._calls) < ABREAST:
+            if self._calls and sum(self._calls.values()) + len(self._waiting[0]) > _BYTES:
+                break
             self._begin(self._waiting.popleft())
         self._end()
 
@@ -185,7 +192,7 @@ class Conversation:
         except Exception as error:
             self._fail(question.id if question else _id(raw), error)
         else:
-            self._calls.add(call)
+            self._calls[call] = len(raw)
 
     def _chunk(self, call: StreamCall, chunk: Mapping[str, Any]) -> None:
         try:
@@ -193,12 +200,15 @@ class Conversation:
         except Exception as error:
             self._fail(call.question.id, error)
             return
+        if not call.last and self._behind():
+            call.settle(SlowReaderError("the client does not read its responses"))
+            return
         parts.append(_LAST if call.last else _MORE)
         length = sum(map(len, parts))
         self._put(b"".join((_RESPONSE, wire.to_varint(length), *parts)))
 
     def _done(self, call: StreamCall) -> None:
-        self._calls.discard(call)
+        self._calls.pop(call, None)
         if call.error is not None and not self._ended:
             self._fail(call.question.id, call.error)
         status = "OK" if call.error is None else grpc_status(call.error)

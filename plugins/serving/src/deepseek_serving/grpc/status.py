@@ -19,7 +19,7 @@ _NUMBERS = {
 }  # fmt: skip
 #: Characters that a message keeps; the others are written as %XX.
 _KEPT = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-#: Clients take 8 KiB of headers.
+#: Bytes of a message: clients take 8 KiB of headers, and one byte may be written as three.
 _LONGEST = 2048
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -40,11 +40,10 @@ def failed(error: BaseException, *, begun: bool = False) -> bytes:
         error: it.
         begun: whether the answer's headers have been sent.
     """
-    said = quote(text(error)[:_LONGEST], safe=_KEPT)[: 2 * _LONGEST].rsplit("%", 1)
-    # A character in the middle of which the limit falls is left out.
-    message = "%".join(said) if len(said) == 1 or len(said[1]) >= 2 else said[0]
+    # Whole characters of it.
+    said = text(error).encode()[:_LONGEST].decode("utf-8", "ignore")
     status = (b"grpc-status", b"%d" % _NUMBERS[grpc_status(error)])
-    return block(*(() if begun else _TOP), status, (b"grpc-message", message.encode()))
+    return block(*(() if begun else _TOP), status, (b"grpc-message", quote(said, safe=_KEPT).encode()))
 
 
 def timeout(value: bytes) -> float:

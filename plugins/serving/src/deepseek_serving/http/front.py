@@ -155,6 +155,8 @@ class Front:
                 connection.look()
                 if now - connection.active > limits.idle_timeout:
                     connection.abort()
+            elif connection.paused:
+                continue
             elif connection.began is not None:
                 if now - connection.began > limits.read_timeout:
                     connection.refuse(408, f"the request was not complete after {limits.read_timeout}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
-from deepseek_serving.bodies import Parts
+from deepseek_serving.bodies import SMALL, Claim, Parts
 from deepseek_serving.errors import NotReadyError
 from deepseek_serving.http.message import Head, Headers
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from deepseek_serving.http.front import Front
 
 #: Bodies that are not complete with their first read and have at least this many bytes to come are read directly.
-DIRECT = 16 << 10
+DIRECT = SMALL
 #: Requests that a client may send ahead before it is read no further.
 AHEAD = 16
 _END = b"\r\n\r\n"
@@ -59,6 +59,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         #: Bytes that were read of a request whose head is not complete.
         self._unread = self._trailers = 0
         self._direct: memoryview | None = None
+        self._claim: Claim | None = None
         self._filled = 0
         self._ahead: deque[Asked] = deque()
         #: Nothing more is read; nothing more is written.
@@ -81,8 +82,10 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self.active = monotonic()
         if self._direct is not None:
             self._filled += nbytes
+            if not self._count(nbytes):
+                return
             if self._filled == len(self._direct):
-                body, self._direct = self._direct, None
+                body, self._direct, self._claim = self._direct, None, None
                 self._complete(body, own=True)
         elif self.began is not None or not self._recognize(nbytes):
             self._parse(self._front.scratch[:nbytes])
@@ -134,7 +137,13 @@ class Incoming(asyncio.BufferedProtocol, ABC):
 
     def on_message_complete(self) -> None:
         chunks = self._parts.release()
-        self._complete(chunks[0] if len(chunks) == 1 else b"".join(chunks), own=False)
+        content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        try:
+            body = self._front.memory.keep(content, self._head.tensors if self._head else 0)
+        except NotReadyError as error:
+            self.refuse(503, error.what)
+        else:
+            self._complete(body, own=body is not content)
 
     # The road of a request.
 
@@ -199,14 +208,21 @@ class Incoming(asyncio.BufferedProtocol, ABC):
 
     def _read_directly(self, expected: int, first: bytes | bytearray = b"") -> None:
         """Let the rest of a body be written to where it will stay, its tensors aligned."""
-        try:
-            self._direct = self._front.memory.aligned(expected, self._head.tensors if self._head else 0)
-        except NotReadyError as error:
-            self.refuse(503, error.what)
-            return
+        self._direct, self._claim = self._front.memory.body(expected, self._head.tensors if self._head else 0)
         begin = b"".join((*self._parts.release(), first))
         self._filled = len(begin)
-        self._direct[: self._filled] = begin
+        if self._count(len(begin)):
+            self._direct[: self._filled] = begin
+
+    def _count(self, length: int) -> bool:
+        """Count bytes of a body that is read directly; False: there are too many of all requests."""
+        try:
+            assert self._claim is not None  # noqa: S101 -- it came with the memory
+            self._claim.add(length)
+        except NotReadyError as error:
+            self.refuse(503, error.what)
+            return False
+        return True
 
     def _complete(self, body: bytes | memoryview, *, own: bool) -> None:
         found = self._head
@@ -231,6 +247,11 @@ class Incoming(asyncio.BufferedProtocol, ABC):
     def _too_large(self) -> None:
         self.refuse(413, f"the body is larger than {self._front.limits.body} bytes")
 
+    @property
+    def paused(self) -> bool:
+        """Whether the client is not read."""
+        return self._paused
+
     def _pause(self) -> None:
         """Read no more for now: there is enough to do."""
         if not self._paused:
@@ -241,6 +262,9 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         """Read again, when nothing waits and the client reads."""
         if self._paused and not self._ahead and self.writable.is_set() and not self._deaf:
             self._paused = False
+            if self.began is not None:
+                # What has come so far waited for us, not we for it.
+                self.began = monotonic()
             self._transport.resume_reading()
 
     # What the writing half does.

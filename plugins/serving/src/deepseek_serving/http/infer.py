@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from deepseek.plugin import DeepSeekError, InputError, Options
-from deepseek_serving.bodies import packed, unpacked
+from deepseek_serving.bodies import Memory, packed, unpacked
 from deepseek_serving.calls import Call
 from deepseek_serving.errors import GoneError, http_status, retry_after, text
 from deepseek_serving.gatekeeper import Gatekeeper
@@ -63,19 +63,21 @@ class InferRoad:
         repository: the models.
         gatekeeper: who may ask.
         limit: bytes of a body, unpacked.
+        memory: for bodies that were packed.
         compress: whether answers may be compressed.
         region: gives what gives bytes of a tenant's shared memory.
         tracing: makes spans; None: nothing is traced.
     """
 
     def __init__(
-        self, repository: Repository, gatekeeper: Gatekeeper, limit: int, *, compress: bool,
+        self, repository: Repository, gatekeeper: Gatekeeper, limit: int, memory: Memory, *, compress: bool,
         region: Callable[[str], Region | None], tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
         self._find = repository.find
         self._gatekeeper = gatekeeper
         self._limit = limit
         self._compress = compress
+        self._memory = memory
         self._region = region
         self.tracing = tracing
         self._loop = asyncio.get_running_loop()
@@ -132,7 +134,9 @@ class InferRoad:
     ) -> Question:
         """What the model is asked. Raises DeepSeekError."""
         if ask.encoding is not None:
-            body = unpacked(body, ask.encoding, self._limit)
+            content = unpacked(body, ask.encoding, self._limit)
+            body = self._memory.keep(content, ask.length or 0)
+            own = body is not content
         timeout = ask.timeout or model.settings.timeout
         deadline = arrived + timeout if timeout else None
         if ask.length is None:

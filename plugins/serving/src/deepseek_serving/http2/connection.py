@@ -18,9 +18,9 @@ from deepseek_serving.http2.streams import WINDOW, Piece, Stream
 
 #: Streams that a client may have open, and bytes that it may send on all of them before it is told to go on.
 STREAMS, _WINDOW = 1024, 16 << 20
-#: Requests that a client may take back, and settings that it may change, at once and in a second.
-#: Source: CVE-2023-44487.
-_PATIENCE, _PATIENCE_PER_SECOND = 1000, 200
+#: Requests that a client may take back, and settings that it may change, at once and in a second, before it has to
+#: wait, and for how many seconds. Source: CVE-2023-44487.
+_PATIENCE, _PATIENCE_PER_SECOND, _REST = 2 * STREAMS, 1000, 0.1
 
 
 class Connection(Incoming, Outgoing):
@@ -40,7 +40,7 @@ class Connection(Incoming, Outgoing):
         self.streams: dict[int, Stream] = {}
         self.peer = ""
         self._front = front
-        self._reader = HeaderReader(front.limits.head, front.look)
+        self._reader = HeaderReader(2 * front.limits.head, front.look)
         self._last = 0
         self._leave, self._taken = _WINDOW, 0
         self._patience = Bucket(_PATIENCE_PER_SECOND, _PATIENCE)
@@ -65,13 +65,12 @@ class Connection(Incoming, Outgoing):
     def pause_writing(self) -> None:
         self.writable = False
         # A client that does not read is not read either: answers to its frames would pile up.
-        self._transport.pause_reading()
+        self._look_again()
 
     def resume_writing(self) -> None:
         self.writable = True
         self.active = monotonic()
-        if not self._deaf:
-            self._transport.resume_reading()
+        self._look_again()
         self.pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,6 +97,7 @@ class Connection(Incoming, Outgoing):
         self.streams[number] = stream
         stream.receiver = self._front.begin(stream, seen)
         if stream.over:
+            stream.settle()
             return
         if end:
             stream.open = False
@@ -170,13 +170,34 @@ class Connection(Incoming, Outgoing):
         stream = self.streams.get(number)
         if stream is None:
             return
-        self._tire("too many requests are taken back")
+        self._tire()
         self._drop(stream)
 
-    def _tire(self, why: str) -> None:
-        """Count what costs the server much and the client little. Raises Http2Error."""
-        if self._patience.take():
-            raise Http2Error(frames.ENHANCE_YOUR_CALM, why)
+    def _tire(self) -> None:
+        """Count what costs the server much and the client little; a client that does much of it is read slower."""
+        wait = self._patience.take()
+        if wait and not self._resting:
+            self._resting = True
+            self._look_again()
+            asyncio.get_running_loop().call_later(_REST, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        if not self._deaf:
+            self._gathering = True
+            self.wake()
+            self._gathering = False
+            self.flush()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Read, or do not read, what comes."""
+        if self._deaf:
+            return
+        if self.writable and not self._resting:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
 
     def _set(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -184,7 +205,7 @@ class Connection(Incoming, Outgoing):
         if flags & frames.ACK:
             return
         # Each lets all streams be looked at.
-        self._tire("settings are changed too often")
+        self._tire()
         self.configure(frames.read_settings(payload), list(self.streams.values()))
         self.emit(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
@@ -202,6 +223,7 @@ class Connection(Incoming, Outgoing):
             # There is no use in what it still sends.
             self.emit(frames.reset(stream.number, frames.NO_ERROR))
         self.streams.pop(stream.number, None)
+        stream.settle()
         if self._front.draining and not self.streams:
             self.close()
 
@@ -213,6 +235,7 @@ class Connection(Incoming, Outgoing):
         stream.open = False
         if not over:
             stream.receiver.gone()
+            stream.settle()
 
     def greet(self) -> None:
         self.emit(

@@ -10,8 +10,8 @@ from time import monotonic
 from deepseek_serving.http2 import frames
 from deepseek_serving.http2.frames import FRAME, LARGEST_WINDOW, TOP, Http2Error
 
-#: Bytes of a frame that a client may send, DATA excepted.
-_OTHER = 1 << 14
+#: Bytes of a header block that is read, and of a frame of any other kind, DATA excepted.
+_BLOCK, _OTHER = 96 << 10, 1 << 14
 #: Frames that a header block may come in.
 _PARTS = 16
 # On the road of requests: names of this module, which are found sooner.
@@ -45,6 +45,8 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self._block_of, self._block_flags = 0, 0
         #: Whether the client's settings have come; whether it matters what frame is next; whether nothing more is read.
         self._greeted, self._strict, self._deaf = False, True, False
+        #: Nothing is read for a while.
+        self._resting = False
         self.active = monotonic()
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -57,9 +59,17 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         view = self._view[:nbytes]
         if self._rest:
             self._rest += view
-            if len(self._rest) < self._need:
+            if len(self._rest) < self._need or self._resting:
                 return
             view, self._rest = memoryview(self._rest), bytearray()
+        self._process(view)
+
+    def wake(self) -> None:
+        """Go on with what was left unread while the connection rested."""
+        view, self._rest = memoryview(self._rest), bytearray()
+        self._process(view)
+
+    def _process(self, view: memoryview) -> None:
         try:
             at = self._read(view)
         except Http2Error as error:
@@ -71,14 +81,14 @@ class Incoming(asyncio.BufferedProtocol, ABC):
     def _read(self, view: memoryview) -> int:
         """Take the frames that are whole; how many bytes they were."""
         at, end = self._begin(view) if self._expected else 0, len(view)
-        while not (self._deaf or self._expected):
+        while not (self._deaf or self._expected or self._resting):
             if self._coming:
                 at = self._go_on(view, at, end)
             if end - at < _TOP or self._coming:
                 self._need = _TOP
                 break
             high, low, kind, flags, stream = _top(view, at)
-            length = high << 16 | low
+            length, stream = high << 16 | low, stream & LARGEST_WINDOW
             if length > _OTHER or self._strict:
                 self._check(kind, length, stream)
             begin = at + _TOP
@@ -96,7 +106,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
             elif kind == _HEADERS and flags & _UNUSUAL == _END_HEADERS:
                 self.headers(stream, bytes(view[begin:at]), end=bool(flags & _END_STREAM))
             else:
-                self._frame(kind, flags, stream & LARGEST_WINDOW, bytes(view[begin:at]))
+                self._frame(kind, flags, stream, bytes(view[begin:at]))
         return at
 
     def _go_on(self, view: memoryview, at: int, end: int) -> int:
@@ -113,6 +123,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         while not last and end - stop >= _TOP:
             high, low, kind, flags, other = _top(view, stop)
             length = high << 16 | low
+            other &= LARGEST_WINDOW
             after = stop + _TOP + length
             if kind != _DATA or other != stream or flags & _PADDED or after > end or length > FRAME:
                 break
@@ -135,7 +146,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         return len(expected)
 
     def _check(self, kind: int, length: int, stream: int) -> None:
-        if length > (FRAME if kind == frames.DATA else _OTHER):
+        if length > {frames.DATA: FRAME, _HEADERS: _BLOCK, frames.CONTINUATION: _BLOCK}.get(kind, _OTHER):
             raise Http2Error(frames.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
         if self._block_of and (kind != frames.CONTINUATION or stream != self._block_of):
             raise Http2Error(frames.PROTOCOL_ERROR, "a frame within a header block")
@@ -166,7 +177,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         if not self._block_of:
             raise Http2Error(frames.PROTOCOL_ERROR, "a continuation of nothing")
         self._block.append(payload)
-        if len(self._block) > _PARTS or sum(map(len, self._block)) > 4 * _OTHER:
+        if len(self._block) > _PARTS or sum(map(len, self._block)) > _BLOCK:
             raise Http2Error(frames.ENHANCE_YOUR_CALM, "a header block without an end")
         if flags & frames.END_HEADERS:
             block, self._block, self._block_of = b"".join(self._block), [], 0

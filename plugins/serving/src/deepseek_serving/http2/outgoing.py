@@ -45,7 +45,8 @@ class Outgoing(ABC):
         self.frame = frames.FIRST_FRAME
         self.writable = True
         #: The client's windows and what was to be sent when it was last looked at, and since when.
-        self._left, self._moved = (0, 0), 0.0
+        self._left: tuple[int, int] | None = None
+        self._moved = 0.0
 
     def emit(self, *pieces: Piece) -> None:
         """Send frames, with all others of this turn."""
@@ -130,6 +131,11 @@ class Outgoing(ABC):
     def ended(self, stream: Stream) -> None:
         """The answer on a stream is complete."""
 
+    @property
+    def unsent(self) -> bool:
+        """Whether what was written has not left yet."""
+        return bool(self._out) or self._transport.get_write_buffer_size() > 0
+
     def stuck(self, now: float, patience: float) -> bool:
         """Whether something is to be sent, and the client has read nothing for so many seconds."""
         left = (self.window, self._transport.get_write_buffer_size())
@@ -139,26 +145,35 @@ class Outgoing(ABC):
 
     def configure(self, settings: list[tuple[int, int]], streams: list[Stream]) -> None:
         """Go by what the client says that it takes. Raises Http2Error."""
+        first = self.first
         for name, value in settings:
             if name == frames.INITIAL_WINDOW_SIZE:
                 if value > frames.LARGEST_WINDOW:
                     raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window of more than 2^31 - 1 bytes")
-                change, self.first = value - self.first, value
-                for stream in streams:
-                    self.widen(stream, change)
+                first = value
             elif name == frames.MAX_FRAME_SIZE:
                 if not frames.FIRST_FRAME <= value <= frames.LARGEST_FRAME:
                     raise Http2Error(frames.PROTOCOL_ERROR, f"frames of {value} bytes")
                 self.frame = min(value, frames.FRAME)
+        change, self.first = first - self.first, first
+        if change:
+            for stream in streams:
+                self._widen_stream(stream, change)
+            self.pump()
 
     def widen(self, stream: Stream | None, more: int) -> None:
         """The client takes so many bytes more, on a stream or (None) on all together. Raises Http2Error."""
-        if stream is None:
-            self.window += more
+        if stream is not None:
+            self._widen_stream(stream, more)
         else:
-            stream.window += more
-            if stream.window > 0 and self._starved.pop(stream.number, None) is not None:
-                self.blocked[stream.number] = stream
-        if (self if stream is None else stream).window > frames.LARGEST_WINDOW:
-            raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window of more than 2^31 - 1 bytes")
+            self.window += more
+            if self.window > frames.LARGEST_WINDOW:
+                raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window of more than 2^31 - 1 bytes")
         self.pump()
+
+    def _widen_stream(self, stream: Stream, more: int) -> None:
+        stream.window += more
+        if stream.window > frames.LARGEST_WINDOW:
+            raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window of more than 2^31 - 1 bytes")
+        if stream.window > 0 and self._starved.pop(stream.number, None) is not None:
+            self.blocked[stream.number] = stream

@@ -29,7 +29,7 @@ class Receiver(ABC):
 
     @abstractmethod
     def late(self) -> None:
-        """The request is not complete, long after it began."""
+        """The stream is open, long after it began: an end where a part of the request is still to come."""
 
     @abstractmethod
     def gone(self) -> None:
@@ -37,6 +37,9 @@ class Receiver(ABC):
 
     def drained(self) -> None:  # noqa: B027 -- most send one answer and need not know
         """All that was to be sent has been."""
+
+    def finish(self) -> None:  # noqa: B027 -- most end by themselves
+        """The server is ending: take no more, and end when what was taken is answered."""
 
 
 class Stream:
@@ -128,6 +131,11 @@ class Stream:
             self.over = True
             self.connection.emit(frames.reset(self.number, code))
             self.connection.streams.pop(self.number, None)
+            self.settle()
+
+    def settle(self) -> None:
+        """Let go of the receiver, which holds the stream: bodies are freed now, not when garbage is collected."""
+        self.__dict__.pop("receiver", None)
 
     def hold(self, held: bool) -> None:
         """Let the client send no more than it was told it may, or let it go on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Channel:
         self._sockets: deque[int | None] = deque()
         self._outgoing: deque[tuple[bytes, int | None]] = deque()
         self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = itertools.count()
         self._open = True
         end.setblocking(False)
         self._loop.add_reader(end, self._read)
@@ -56,12 +58,16 @@ class Channel:
 
     async def ask(self, message: dict[str, Any]) -> Any:
         """Send a message, and wait for its answer. Raises ConnectionError when the other side ends."""
-        number = id(message)
+        number = next(self._numbers)
         future = self._answers[number] = self._loop.create_future()
         self.send({**message, "ask": number})
         if not self._open:
             raise ConnectionError("the other side has ended")
-        return await future
+        try:
+            return await future
+        finally:
+            # Who waited may have lost patience.
+            self._answers.pop(number, None)
 
     def answer(self, message: dict[str, Any], content: Any) -> None:
         """Answer a message that was asked."""

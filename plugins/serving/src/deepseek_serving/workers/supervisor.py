@@ -81,10 +81,14 @@ class Supervisor:
     def _reserve(self, host: str) -> int:
         """A port that all workers can listen on for gRPC, side by side."""
         assert self.settings.grpc is not None  # noqa: S101 -- the caller looked
-        self._reserved = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        where = (self.settings.host, self.settings.grpc.port)
+        self._reserved = socket.socket(family)
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            self._reserved.bind((self.settings.host, self.settings.grpc.port))
+            # Alone first: another server's workers would share the port with ours, and their clients with them.
+            socket.create_server(where, family=family).close()
+            self._reserved.bind(where)
         except OSError as exc:
             address = f"{self.settings.host}:{self.settings.grpc.port}"
             hint = "choose another with --grpc-port, or 0 for any free one"
@@ -165,7 +169,7 @@ class Supervisor:
                 held.close()
             return
         young = time.monotonic() - worker.born < _YOUNG
-        if young and code > 0 and not self._ready.is_set():
+        if code > 0 and not self._ready.is_set():
             # It never served, and said why.
             self._failed = code
             self._ready.set()
