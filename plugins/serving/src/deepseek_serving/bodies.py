@@ -50,7 +50,7 @@ class Memory:
 
         What comes of it is counted by the claim, as long as anything of the memory is in use.
         """
-        memory = np.empty(length + _ALIGNMENT, np.uint8).view(_Counted)
+        memory = _Counted(length + _ALIGNMENT, np.uint8)
         memory.claim = claim = Claim(self)
         start = -(memory.ctypes.data + tensors) % _ALIGNMENT
         return memory.data[start : start + length], claim
@@ -82,7 +82,7 @@ class Claim:
 
 
 class _Counted(np.ndarray[Any, Any]):
-    """Memory that holds its claim."""
+    """Memory that holds its claim. The owner itself, no view of it: NumPy's views of views hold the owner alone."""
 
     claim: Claim
 
