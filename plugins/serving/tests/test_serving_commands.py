@@ -92,3 +92,35 @@ def test_arrivals_come_at_their_rate() -> None:
     assert abs(gaps.mean() - 1e-3) < 5e-5
     # Of a Poisson process the gaps' deviation is their mean.
     assert abs(gaps.std() - 1e-3) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["infer", "URL", "embed", "hello " * 100], "embedding"),
+        (["infer", "URL", "color", "TMP/broken.npy"], "no tensors that can be read"),
+        (["infer", "http://localhost:notaport", "color", "a"], "no server's URL"),
+        (["infer", "http://[::1", "color", "a"], "no server's URL"),
+        (["infer", "URL", "color", "a", "--ca", "TMP/nowhere.pem"], "no file of an authority"),
+        (["infer", "URL", "color", "a", "--ca", "TMP/broken.npy"], "no file of an authority"),
+        (["bench", "URL", "color", "--shape", "x=-1,16"], "no shape"),
+        (["bench", "URL", "color", "--plot", "p.xyz"], "plots are .png"),
+        (["bench", "URL", "color", "-o", "TMP/nowhere/a.json"], "no folder"),
+        (["bench", "URL", "color", "--constant"], "open loops"),
+        (["bench", "URL", "color", "--slo", "p42<50ms"], "no goal"),
+        (["bench", "URL", "color", "--slo", "p99<nan"], "no goal"),
+        (["keys", "add", "TMP/keys.json", "--tenant", "a", "--rate", "nan"], "numbers"),
+        (["keys", "add", "TMP/keys.json", "--tenant", ""], "tenant's name"),
+    ],
+)
+def test_mistakes_are_told_with_the_way_out(coded: Running, tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY nonsense")
+    filled = [item.replace("URL", coded.url).replace("TMP", str(tmp_path)) for item in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "deepseek", *filled], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert words in done.stdout + done.stderr, done
+    assert "report it" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (done.returncode == 0) == (words == "embedding")
+    assert not (tmp_path / "keys.json").exists()

@@ -29,6 +29,8 @@ def exchange(shared: Running, data: bytes) -> bytes:
         (b"\x16\x03\x01\x02\x00\x01", 400),
         (b"GET / HTTP/9.9\r\n\r\n", 400),
         (b"POST /v2 HTTP/1.1\r\ncontent-length: 67108865\r\n\r\n", 413),
+        (b"POST /v2 HTTP/1.1\r\ncontent-length: 9999999999999999999\r\n\r\n", 413),
+        (b"POST /v2 HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 501),
         (b"POST /v2 HTTP/1.1\r\ncontent-length: x\r\n\r\n", 400),
         (b"POST /v2 HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
         (b"POST /v2 HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n", 400),
@@ -141,3 +143,11 @@ def test_large_bodies_are_read_as_far_as_memory_is_allowed(tmp_path: Path) -> No
         while not exchange(running, plain).startswith(b"HTTP/1.1 200 "):
             pass
         assert exchange(running, chunked).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_old_client_gets_a_stream_until_the_connection_ends(shared: Running) -> None:
+    content = b'{"x":[1,1,1,1]}'
+    line = b"POST /v2/models/many/generate_stream HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(content)
+    top, _, events = exchange(shared, line + content).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in top
+    assert (events.count(b"data: {"), events[:7]) == (3, b"data: {")

@@ -190,3 +190,38 @@ def test_an_answer_that_can_not_be_written_costs_nobody_else_theirs(slow: Runnin
         assert answer.status_code in (200, 400, 500)
     del works["slow.puppet"]
     assert slow.infer("slow", ROW).status_code == 200
+
+
+def test_requests_behind_a_slow_one_are_not_late_themselves(tmp_path: Path) -> None:
+    write_models(tmp_path, {"slow": "", "echo": ""})
+    with serving(tmp_path, limits={"read_timeout": "1s"}) as running:
+        blocked = Blocked("slow.puppet")
+        host, _, port = running.address.partition(":")
+        content = body([1, 4], [1.0] * 4)
+        with socket.create_connection((host, int(port)), 30) as connection:
+            line = b"POST /v2/models/%b/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b"
+            connection.sendall(line % (b"slow", len(content), content))
+            blocked.entered.acquire()
+            connection.sendall(line % (b"echo", len(content), content) * 50)
+            # Longer than a request may take to come.
+            looks = running.server.front.looks
+            while running.server.front.looks < looks + 3:
+                pass
+            blocked.go.set()
+            came = b""
+            while came.count(b"HTTP/1.1 200 ") < 51:
+                block = connection.recv(65536)
+                assert block, came[-300:]
+                came += block
+
+
+def test_who_still_waits_at_the_end_is_told(tmp_path: Path) -> None:
+    write_models(tmp_path, {"slow": ""})
+    with serving(tmp_path, drain="200ms") as running:
+        blocked = Blocked("slow.puppet")
+        first = later(running, 1)
+        blocked.entered.acquire()
+        running.end()
+        answer = first.result()
+        assert (answer.status_code, answer.json()["error"]) == (503, "the server is ending")
+        blocked.go.set()

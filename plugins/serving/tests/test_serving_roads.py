@@ -194,12 +194,15 @@ def test_the_access_log_names_requests_and_holds_no_secrets(tmp_path: Path, capl
                 "/v2?key=hidden", headers={"X-Request-Id": "mine", "Authorization": "Bearer hidden"}
             )
             made = running.infer("echo", ROW).headers["x-request-id"]
+            streamed = running.http.post(
+                "/v2/models/echo/generate_stream", json={"x": ROW[0]}, headers={"X-Request-Id": "parts"}
+            )
         finally:
             access.removeHandler(caplog.handler)
-    assert answer.headers["x-request-id"] == "mine"
+    assert (answer.headers["x-request-id"], streamed.headers["x-request-id"]) == ("mine", "parts")
     rows = [json.loads(record.getMessage()) for record in caplog.records if record.name == "deepseek.access"]
     assert [(row["id"], row["path"], row["status"]) for row in rows] == [
-        ("mine", "/v2", 200), (made, "/v2/models/echo/infer", 200),
+        ("mine", "/v2", 200), (made, "/v2/models/echo/infer", 200), ("parts", "/v2/models/echo/generate_stream", 200),
     ]  # fmt: skip
     assert "hidden" not in caplog.text
 

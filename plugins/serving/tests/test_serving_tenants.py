@@ -67,6 +67,19 @@ def test_shared_memory(tenants: Tenants) -> None:
         memory.unlink()
 
 
+def test_texts_count_together(coded_models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    secret = keys.add(file, "acme", rate=0.01, burst=3.0)
+    with serving(coded_models, keys=str(file), client={"headers": {"X-API-Key": secret}}) as running:
+
+        def embed(count: int) -> int:
+            body = {"model": "embed", "input": ["hello"] * count}
+            return running.http.post("/v1/embeddings", json=body).status_code
+
+        # More than may ever come at once is no matter of waiting, and takes nothing away.
+        assert [embed(4), embed(2), embed(2), embed(1), embed(1)] == [400, 200, 429, 200, 429]
+
+
 def test_what_fails_is_counted_by_cause_and_billed_to_nobody(tenants: Tenants) -> None:
     def fail(inputs: Any) -> Any:
         raise RuntimeError("no")

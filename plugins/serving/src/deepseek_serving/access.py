@@ -32,12 +32,20 @@ class AccessLog:
 
     def answered(self, connection: Connection, asked: Head, status: int, length: int) -> tuple[bytes, bytes]:
         """One line for an answer over HTTP; the header that gives the request its name: its own, or a new one."""
+        header = self.named(asked)
+        self.ended(connection, asked, header[1], status, length)
+        return header
+
+    def named(self, asked: Head) -> tuple[bytes, bytes]:
+        """The header that gives a request its name: its own, or a new one."""
         given = asked.header(b"x-request-id")
-        name = given[:128] if given else secrets.token_hex(8).encode()
+        return b"x-request-id", given[:128] if given else secrets.token_hex(8).encode()
+
+    def ended(self, connection: Connection, asked: Head, name: bytes, status: int, length: int) -> None:
+        """One line for an answer over HTTP that is complete, or will never be."""
         path = asked.target.partition(b"?")[0].decode("latin-1")
         took = monotonic() - connection.arrived
         self.line(name.decode("latin-1"), connection.peer, asked.method, path, status, length, took)
-        return b"x-request-id", name
 
     def line(self, name: str, peer: Any, method: str, path: str, status: object, length: int, seconds: float) -> None:
         """One line, of either protocol."""

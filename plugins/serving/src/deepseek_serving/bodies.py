@@ -81,6 +81,34 @@ class Claim:
         self._memory.give(self._count)
 
 
+class Direct:
+    """A body that is read to where it stays.
+
+    Args:
+        memory: where it counts as it comes.
+        length: its bytes.
+        tensors: where its tensors begin.
+
+    Attributes:
+        content: all of it, when it is whole.
+    """
+
+    def __init__(self, memory: Memory, length: int, tensors: int) -> None:
+        self.content, self._claim = memory.body(length, tensors)
+        self._filled = 0
+
+    @property
+    def rest(self) -> memoryview:
+        """Where what is still to come is written to."""
+        return self.content[self._filled :]
+
+    def came(self, length: int) -> bool:
+        """So many bytes were written; whether it is whole. Raises NotReadyError."""
+        self._filled += length
+        self._claim.add(length)
+        return self._filled == len(self.content)
+
+
 class _Counted(np.ndarray[Any, Any]):
     """Memory that holds its claim. The owner itself, no view of it: NumPy's views of views hold the owner alone."""
 

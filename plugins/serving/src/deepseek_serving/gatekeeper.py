@@ -10,7 +10,7 @@ from time import monotonic
 
 import msgspec
 
-from deepseek.plugin import ConfigError
+from deepseek.plugin import ConfigError, InputError
 from deepseek_serving import keys
 from deepseek_serving.errors import ForbiddenError, TooFastError, UnauthorizedError
 from deepseek_serving.keys import Key
@@ -50,15 +50,15 @@ class Bucket:
         self._level = burst
         self._filled = monotonic()
 
-    def take(self) -> float:
-        """Take one; 0.0, or the seconds until there is one again."""
+    def take(self, count: int = 1) -> float:
+        """Take so many, or none: 0.0, or the seconds until there are so many."""
         now = monotonic()
         self._level = min(self.burst, self._level + (now - self._filled) * self.rate)
         self._filled = now
-        if self._level >= 1.0:
-            self._level -= 1.0
+        if self._level >= count:
+            self._level -= count
             return 0.0
-        return (1.0 - self._level) / self.rate
+        return (count - self._level) / self.rate
 
 
 class Gatekeeper:
@@ -88,12 +88,23 @@ class Gatekeeper:
             self._read(path)
             self._changed = path.stat().st_mtime_ns
 
-    def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """The tenant that makes an inference request. Raises UnauthorizedError, TooFastError."""
+    def admit(self, headers: Iterable[tuple[bytes, bytes]], count: int = 1) -> str:
+        """The tenant that makes inference requests, so many at once.
+
+        Raises:
+            UnauthorizedError: the key is not known.
+            TooFastError: the tenant is over its rate.
+            InputError: it may never make so many at once.
+        """
         key = self._key(headers)
         bucket = self._buckets.get(key.tenant)
         if bucket is not None:
-            wait = bucket.take()
+            if count > bucket.burst and count > 1:
+                hint = f"send at most {int(bucket.burst)}"
+                raise InputError(
+                    f"{count} requests at once are more than the tenant `{key.tenant}` may make", hint=hint
+                )
+            wait = bucket.take(count)
             if wait:
                 what = f"the tenant `{key.tenant}` is over its rate of {bucket.rate:g} requests per second"
                 raise TooFastError(what, retry_after=wait)

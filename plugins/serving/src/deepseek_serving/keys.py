@@ -59,9 +59,12 @@ def add(path: Path, tenant: str, **rights: Any) -> str:
     """Add a key to a file, which is made where there is none; the key itself, which is kept nowhere.
 
     Raises:
-        ConfigError: the file is there, and is no file of keys.
+        ConfigError: the file is there, and is no file of keys; or a right that can't be.
         OutputError: it can't be written.
     """
+    numbers = [rights.get(name, 0.0) for name in ("rate", "burst")]
+    if not tenant.strip() or not all(0 <= number < float("inf") for number in numbers):
+        raise ConfigError("a key needs a tenant's name, and a rate and a burst that are numbers")
     keys = read(path) if path.exists() else []
     secret = PREFIX + secrets.token_urlsafe(32)
     name = secrets.token_hex(4)

@@ -21,6 +21,8 @@ logger = logging.getLogger("deepseek.serving")
 
 #: Seconds that the unloading of a model waits for its requests in flight.
 _CLOSING = 60.0
+#: The same when the server ends.
+_ENDING = 2.0
 
 
 class Changes(NamedTuple):
@@ -192,7 +194,8 @@ class Repository:
             closing for served in list(self) if (closing := self._retire(served.name, int(served.version)))
         ]  # fmt: skip
         if closings:
-            await asyncio.wait(closings, timeout=10)
+            # What hangs ends with the process.
+            await asyncio.wait(closings, timeout=_ENDING)
 
     def _print(self, name: str) -> Print:
         sources = [item.pipeline.plan.source.path for item in self.versions(name) if item.pipeline]

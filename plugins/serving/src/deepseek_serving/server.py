@@ -138,12 +138,12 @@ class Server:
         """Trace by another `Tracing`, in tests."""
         self.tracing = self._road.tracing = tracing
 
-    def options(self, request: Request) -> Options:
-        """What an inference request asks for over one of the slower roads. Raises UnauthorizedError, TooFastError."""
+    def options(self, request: Request, count: int = 1) -> Options:
+        """What inference requests, so many at once, ask for over one of the slower roads. Raises what `admit` does."""
         headers = request.scope["headers"]
         timeout = request.headers.get("x-request-timeout")
         deadline = None if timeout is None else time.monotonic() + seconds(timeout.encode("latin-1"))
-        return Options(deadline, tenant=self.gatekeeper.admit(headers) if self.gatekeeper.closed else "")
+        return Options(deadline, tenant=self.gatekeeper.admit(headers, count) if self.gatekeeper.closed else "")
 
     async def report(self) -> Report:
         """What all of the server's processes counted."""

@@ -13,6 +13,7 @@ from deepseek.plugin import MissingLibraryError, atomic_write
 from deepseek_serving.bench.load import Sample
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+NAMES = tuple(f"p{percentile:g}" for percentile in PERCENTILES)
 
 
 class Result(msgspec.Struct):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from deepseek.plugin import DeepSeekError
 from deepseek_serving.bench import load
 from deepseek_serving.bench.load import Sample, Target
-from deepseek_serving.bench.result import Result, evaluate
+from deepseek_serving.bench.result import NAMES, Result, evaluate
 from deepseek_serving.oip import datatypes
 from deepseek_serving.process import run_on_loop
 
@@ -32,9 +31,12 @@ class Goal(msgspec.Struct, frozen=True):
         """Raises DeepSeekError."""
         name, _, limit = text.replace(" ", "").partition("<")
         try:
-            return cls(name, float(limit.removesuffix("ms")))
+            goal = cls(name, float(limit.removesuffix("ms")))
+            if name not in NAMES or not 0 < goal.milliseconds < float("inf"):
+                raise ValueError(text)
         except ValueError as exc:
-            raise DeepSeekError(f"`{text}` is no goal", hint="write p99<50ms") from exc
+            raise DeepSeekError(f"`{text}` is no goal", hint=f"write p99<50ms; there are {', '.join(NAMES)}") from exc
+        return goal
 
     def met(self, result: Result) -> bool:
         """Whether a load was carried: in time, counted from when requests were due, with hardly an error."""
@@ -45,7 +47,7 @@ class Goal(msgspec.Struct, frozen=True):
 
 def target(url: str, key: str, ca: Path | None, model: str, shapes: dict[str, list[int]], *, binary: bool) -> Target:
     """A request of random numbers for a model, whose inputs the server is asked for. Raises DeepSeekError."""
-    from deepseek_serving.cli.asking import Client
+    from deepseek_serving.cli.asking import Client, trusting
 
     path = f"/v2/models/{quote(model, safe='')}"
     inputs = Client(url, key, ca).json(path)["inputs"]
@@ -74,7 +76,7 @@ def target(url: str, key: str, ca: Path | None, model: str, shapes: dict[str, li
     }  # fmt: skip
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     request = f"POST {path}/infer HTTP/1.1\r\n{lines}\r\n".encode() + top + b"".join(raws)
-    tls = ssl.create_default_context(cafile=str(ca) if ca else None) if parts.scheme == "https" else None
+    tls = trusting(ca) if parts.scheme == "https" else None
     port = parts.port or (443 if tls else 80)
     return Target(parts.hostname or "", port, request, tls)
 

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from deepseek.plugin import DeepSeekError, UnavailableError
 
@@ -22,11 +23,15 @@ class Client:
     """
 
     def __init__(self, url: str, key: str = "", ca: Path | None = None) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise DeepSeekError(f"`{url}` is no server's URL", hint="write http://host:port")
+        try:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+                raise ValueError(url)
+        except ValueError as exc:
+            raise DeepSeekError(f"`{url}` is no server's URL", hint="write http://host:port") from exc
         self.url = url.rstrip("/")
         self._key = key
-        self._context = ssl.create_default_context(cafile=str(ca)) if ca else None
+        self._context = trusting(ca) if ca else None
 
     def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[bytes, Any]:
         """The body and the headers of an answer. Raises DeepSeekError."""
@@ -52,6 +57,18 @@ class Client:
             raise DeepSeekError(
                 f"{self.url}{path} answers with what is no JSON", hint="is it a DeepSeek server?"
             ) from exc
+
+
+def trusting(ca: Path | None) -> ssl.SSLContext:
+    """What checks a server's certificate. Raises DeepSeekError.
+
+    Args:
+        ca: file of the authority that the certificate is of; None: the system's.
+    """
+    try:
+        return ssl.create_default_context(cafile=str(ca) if ca else None)
+    except OSError as exc:
+        raise DeepSeekError(f"`{ca}` is no file of an authority: {exc.strerror or exc}", hint="PEM is wanted") from exc
 
 
 def _told(exc: urllib.error.HTTPError) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from deepseek.plugin import DeepSeekError
 from deepseek_serving.cli import options
 
 
@@ -33,8 +34,7 @@ def bench(
     from deepseek_serving.bench import result as results_of
     from deepseek_serving.bench import run
 
-    if sum(item is not None for item in (clients, rate, slo)) > 1:
-        raise click.UsageError("--clients, --rate and --slo exclude one another")
+    _check(clients, rate, slo, constant, [output, plot])
     target = run.target(url, key, ca, model, dict(map(_shape, shapes)), binary=binary)
     results: list[Any] = []
 
@@ -54,6 +54,8 @@ def bench(
     else:
         for count in [clients] if clients else [1, 8, 32, 64]:
             keep(run.closed(target, count, seconds))
+    if not any(result.requests for result in results):
+        raise DeepSeekError("not one request was answered as it should be", hint="`deepseek infer` shows the message")
     if output:
         results_of.write(output, about, results)
     if plot:
@@ -63,6 +65,25 @@ def bench(
 def _shape(text: str) -> tuple[str, list[int]]:
     name, _, sizes = text.partition("=")
     try:
-        return name, [int(size) for size in sizes.split(",")]
+        found = [int(size) for size in sizes.split(",")]
+        if not name or min(found) < 0:
+            raise ValueError(text)
+        return name, found
     except ValueError:
         raise click.BadParameter(f"`{text}` is no shape: write NAME=1,3,224,224") from None
+
+
+def _check(
+    clients: int | None, rate: float | None, slo: str | None, constant: bool, files: list[Path | None]
+) -> None:  # fmt: skip
+    """What is wrong is said before the load, not after it."""
+    if sum(item is not None for item in (clients, rate, slo)) > 1:
+        raise click.UsageError("--clients, --rate and --slo exclude one another")
+    if constant and rate is None and slo is None:
+        raise click.UsageError("--constant is for open loops: give --rate or --slo")
+    plot = files[1]
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise click.UsageError(f"`{plot}`: plots are .png, .svg or .pdf")
+    for file in files:
+        if file is not None and not file.absolute().parent.is_dir():
+            raise click.UsageError(f"there is no folder `{file.parent}` to write to")

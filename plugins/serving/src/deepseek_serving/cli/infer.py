@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
 
+from deepseek.plugin import InputError
 from deepseek_serving.cli import options
 
 if TYPE_CHECKING:
@@ -29,16 +31,25 @@ def infer(url: str, key: str, ca: Path | None, model: str, inputs: tuple[str, ..
 
     client, path = Client(url, key, ca), f"/v2/models/{quote(model, safe='')}"
     for given in inputs:
-        file = Path(given)
-        if file.suffix in (".npy", ".npz") and file.is_file():
+        file = _file(given)
+        if file is not None and file.suffix in (".npy", ".npz"):
             rows: Any = _tensors(client, path, file)
         else:
-            body = file.read_bytes() if file.is_file() else given.encode()
+            body = file.read_bytes() if file is not None else given.encode()
             rows = client.json(path + "/predict", body)["rows"]
         if as_json:
             click.echo(json.dumps({"input": given, "rows": rows}))
         else:
             _show(given, rows)
+
+
+def _file(given: str) -> Path | None:
+    """The file that an input names; None: it is a text."""
+    try:
+        return Path(given) if Path(given).is_file() else None
+    except (OSError, ValueError):
+        # Too long for a name, or with a character that none has.
+        return None
 
 
 def _show(given: str, rows: list[dict[str, Any]]) -> None:
@@ -59,9 +70,15 @@ def _tensors(client: Client, path: str, file: Path) -> list[dict[str, Any]]:
     from deepseek_serving.oip import datatypes
 
     wanted = {tensor["name"]: tensor["datatype"] for tensor in client.json(path)["inputs"]}
-    # Without pickles, which would run code.
-    loaded = np.load(file, allow_pickle=False)
-    arrays = {name: loaded[name] for name in loaded.files} if file.suffix == ".npz" else {next(iter(wanted)): loaded}
+    try:
+        # Without pickles, which would run code.
+        loaded = np.load(file, allow_pickle=False)
+        arrays = (
+            {name: loaded[name] for name in loaded.files} if file.suffix == ".npz" else {next(iter(wanted)): loaded}
+        )
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
+        hint = "write numbers or texts of a fixed length with numpy.save, without objects"
+        raise InputError(f"`{file}` holds no tensors that can be read", hint=hint) from exc
     raws = {name: bytes(datatypes.to_bytes(array, wanted.get(name, ""))) for name, array in arrays.items()}
     request = {
         "parameters": {"binary_data_output": True},

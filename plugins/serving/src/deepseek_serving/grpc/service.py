@@ -31,10 +31,8 @@ logger = logging.getLogger("deepseek.serving")
 
 #: Calls that need no key: health, for probes.
 _FREE = ("ServerLive", "ServerReady")
-#: Requests of a stream that are under way at once; those behind them wait.
-ABREAST = 256
-#: Bytes of them; one that is larger is alone.
-_BYTES = 64 << 20
+#: Requests of a stream that are under way at once, and bytes of them; those behind them wait.
+ABREAST, _BYTES = 256, 64 << 20
 _PARTS = list[wire.Piece]
 
 

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from deepseek_serving.http.message import Head, head
+from deepseek_serving.http.message import Head, Headers, head
 
 if TYPE_CHECKING:
     from deepseek_serving.http.connection import Connection
@@ -38,6 +38,8 @@ class Exchange:
         self._asked = False
         self._start: dict[str, Any] | None = None
         self._started = self._done = False
+        #: Of an answer in parts: its request's name, and its bytes so far.
+        self._name, self._length = b"", 0
 
     def begin(self, app: Any) -> None:
         """Let the application answer, in a task of its own."""
@@ -57,6 +59,8 @@ class Exchange:
             await app(self._scope(), self._receive, self._send)
         except Exception:
             logger.exception("%s %s failed", self._head.method, self._head.target.partition(b"?")[0].decode("latin-1"))
+        if self._started:
+            self._log()
         if self._started and not self._done:
             # Half an answer can't be told from a whole one by any other sign.
             self._connection.abort()
@@ -103,15 +107,26 @@ class Exchange:
             kind = next((value for name, value in start["headers"] if name == b"content-type"), b"text/plain")
             connection.respond(start["status"], kind, [body], headers)
             return
+        chunks = self._head.chunks
         if not self._started:
             self._started = True
-            connection.write(_open_head(start))
+            more_headers = [] if connection.access is None else [connection.access.named(self._head)]
+            self._name = more_headers[0][1] if more_headers else b""
+            connection.write(_open_head(start, more_headers, chunks=chunks))
         if body:
-            connection.write(b"%x\r\n%b\r\n" % (len(body), body))
+            self._length += len(body)
+            connection.write(b"%x\r\n%b\r\n" % (len(body), body) if chunks else body)
         if not more:
             self._done = True
-            connection.write(b"0\r\n\r\n")
-            connection.finish(close=not self._head.keep_alive or connection.draining)
+            if chunks:
+                connection.write(b"0\r\n\r\n")
+            connection.finish(close=not (chunks and self._head.keep_alive) or connection.draining)
+
+    def _log(self) -> None:
+        """A line for an answer that came in parts."""
+        access = self._connection.access
+        if access is not None and self._start is not None:
+            access.ended(self._connection, self._head, self._name, self._start["status"], self._length)
 
 
 #: Headers that are written by the connection itself.
@@ -119,9 +134,11 @@ _OWN = (b"content-type", b"content-length", b"connection", b"transfer-encoding")
 _TASKS: set[asyncio.Task[None]] = set()
 
 
-def _open_head(start: dict[str, Any]) -> bytes:
-    """The head of an answer whose length is not known yet."""
+def _open_head(start: dict[str, Any], more: Headers, *, chunks: bool) -> bytes:
+    """The head of an answer whose length is not known yet: it comes in chunks, or until the connection ends."""
     kind = next((value for name, value in start["headers"] if name == b"content-type"), b"text/plain")
-    headers = [(name, value) for name, value in start["headers"] if name not in _OWN]
-    top = head(start["status"], 0, kind, [*headers, (b"transfer-encoding", b"chunked")])
+    headers = [*more, *((name, value) for name, value in start["headers"] if name not in _OWN)]
+    if chunks:
+        headers.append((b"transfer-encoding", b"chunked"))
+    top = head(start["status"], 0, kind, headers, close=not chunks)
     return top.replace(b"content-length: 0\r\n", b"")

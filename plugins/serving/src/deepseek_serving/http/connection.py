@@ -11,6 +11,7 @@ from deepseek_serving.http.message import Headers, head
 from deepseek_serving.writing import write_now
 
 if TYPE_CHECKING:
+    from deepseek_serving.access import AccessLog
     from deepseek_serving.http.front import Front
 
 #: How long a connection that was refused is read on, in seconds.
@@ -27,6 +28,8 @@ class Connection(Incoming):
         #: What is to be said when everything before it is answered.
         self._left = 0
         self._refusal: tuple[int, str] | None = None
+        #: Whether a part of the answer is written.
+        self.partly = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -45,7 +48,7 @@ class Connection(Incoming):
 
     def pause_writing(self) -> None:
         self.writable.clear()
-        self._pause()
+        self.pause()
 
     def resume_writing(self) -> None:
         self.writable.set()
@@ -84,14 +87,36 @@ class Connection(Incoming):
     def _send_large(self, parts: list[bytes | memoryview]) -> None:
         self._transport.writelines(parts)
 
+    @property
+    def paused(self) -> bool:
+        """Whether the client is not read."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Read no more for now: there is enough to do."""
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        """Read again, when nothing waits and the client reads."""
+        if self._paused and not self._ahead and self.writable.is_set() and not self._deaf:
+            self._paused = False
+            if self.began is not None:
+                # What has come so far waited for us, not we for it.
+                self.began = monotonic()
+            self._transport.resume_reading()
+
     def write(self, data: bytes) -> None:
         """A part of an answer whose head is written."""
+        self.partly = True
         if not self._closing:
             self._transport.write(data)
 
     def finish(self, *, close: bool) -> None:
         """The request is answered: go on with the next, or end."""
         self.busy = self.abandon = None
+        self.partly = False
         self.active = monotonic()
         if close:
             self._end()
@@ -146,6 +171,14 @@ class Connection(Incoming):
         waits = self.busy is not None or bool(self._ahead) or self.began is not None
         return waits or (not self._closing and self._transport.get_write_buffer_size() > 0)
 
+    def give_up(self) -> None:
+        """Answer 503 where nothing of the answer is written yet: it will not come any more."""
+        abandon, self.abandon = self.abandon, None
+        if self.busy is not None and not self.partly:
+            self.respond(503, b"application/json", [self._front.error_body("the server is ending")])
+        if abandon is not None:
+            abandon()
+
     def abort(self) -> None:
         """End the connection at once."""
         self._deaf = self._closing = True
@@ -161,6 +194,11 @@ class Connection(Incoming):
         left = self._transport.get_write_buffer_size()
         if left != self._left:
             self._left, self.active = left, monotonic()
+
+    @property
+    def access(self) -> AccessLog | None:
+        """The access log."""
+        return self._front.access
 
     @property
     def peer(self) -> Any:

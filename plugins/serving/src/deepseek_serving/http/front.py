@@ -49,6 +49,7 @@ class Front:
     Attributes:
         scratch: where connections read to; each is done with it before the next is asked.
         heads: heads that came before, by their bytes.
+        looks: how often all connections were looked at.
         draining: no connection is kept open after its answer.
     """
 
@@ -63,6 +64,7 @@ class Front:
         self.scratch = bytearray(256 << 10)
         self.heads: dict[bytes, Head] = {}
         self.draining = False
+        self.looks = 0
         self._road = road
         self._browsers = browsers
         self._app = app
@@ -142,14 +144,17 @@ class Front:
             connection.close()
 
     def close(self) -> None:
-        """End every connection."""
+        """End every connection; who still waits is told."""
         self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.give_up()
         for connection in list(self._connections):
             connection.abort()
 
     def _sweep(self) -> None:
         """End connections of clients that send too slowly, do not read, or say nothing for long."""
         now, limits = monotonic(), self.limits
+        self.looks += 1
         for connection in list(self._connections):
             if not connection.writable.is_set():
                 connection.look()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
-from deepseek_serving.bodies import SMALL, Claim, Parts
+from deepseek_serving.bodies import SMALL, Direct, Parts
 from deepseek_serving.errors import NotReadyError
 from deepseek_serving.http.message import Head, Headers
 
@@ -58,9 +58,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self._length = 0
         #: Bytes that were read of a request whose head is not complete.
         self._unread = self._trailers = 0
-        self._direct: memoryview | None = None
-        self._claim: Claim | None = None
-        self._filled = 0
+        self._direct: Direct | None = None
         self._ahead: deque[Asked] = deque()
         #: Nothing more is read; nothing more is written.
         self._deaf = self._closing = self._paused = False
@@ -74,19 +72,14 @@ class Incoming(asyncio.BufferedProtocol, ABC):
     # What the transport calls.
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
-        return self._front.scratch if self._direct is None else self._direct[self._filled :]
+        return self._front.scratch if self._direct is None else self._direct.rest
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._deaf:
             return
         self.active = monotonic()
         if self._direct is not None:
-            self._filled += nbytes
-            if not self._count(nbytes):
-                return
-            if self._filled == len(self._direct):
-                body, self._direct, self._claim = self._direct, None, None
-                self._complete(body, own=True)
+            self._came(self._direct, nbytes)
         elif self.began is not None or not self._recognize(nbytes):
             self._parse(self._front.scratch[:nbytes])
 
@@ -115,20 +108,24 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         parser, limits = self._parser, self._front.limits
         keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
         method = parser.get_method().decode("latin-1")
-        self._head = found = Head(method, self._target, self._headers, keep_alive=keep_alive)
+        self._head = found = Head(
+            method, self._target, self._headers, keep_alive=keep_alive, chunks=parser.get_http_version() == "1.1"
+        )
         self._front.look(found)
         self._unread = self._trailers = 0
         if found.size > limits.head:
             self._too_long()
+        elif (found.header(b"transfer-encoding") or b"chunked").lower() != b"chunked":
+            self.refuse(501, "no Transfer-Encoding is known but `chunked`; use Content-Encoding")
         elif found.length is not None and found.length > limits.body:
-            self._too_large()
+            self.refuse(413, f"the body is larger than {self._front.limits.body} bytes")
         elif found.waits and not self._deaf and self.busy is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         self._length += len(body)
         if self._length > self._front.limits.body:
-            self._too_large()
+            self.refuse(413, f"the body is larger than {self._front.limits.body} bytes")
         elif not self._deaf:
             try:
                 self._parts.add(body)
@@ -136,14 +133,12 @@ class Incoming(asyncio.BufferedProtocol, ABC):
                 self.refuse(503, error.what)
 
     def on_message_complete(self) -> None:
-        chunks = self._parts.release()
-        content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        content = b"".join(self._parts.release())
         try:
             body = self._front.memory.keep(content, self._head.tensors if self._head else 0)
+            self._complete(body, own=body is not content)
         except NotReadyError as error:
             self.refuse(503, error.what)
-        else:
-            self._complete(body, own=body is not content)
 
     # The road of a request.
 
@@ -208,21 +203,22 @@ class Incoming(asyncio.BufferedProtocol, ABC):
 
     def _read_directly(self, expected: int, first: bytes | bytearray = b"") -> None:
         """Let the rest of a body be written to where it will stay, its tensors aligned."""
-        self._direct, self._claim = self._front.memory.body(expected, self._head.tensors if self._head else 0)
+        self._direct = direct = Direct(self._front.memory, expected, self._head.tensors if self._head else 0)
         begin = b"".join((*self._parts.release(), first))
-        self._filled = len(begin)
-        if self._count(len(begin)):
-            self._direct[: self._filled] = begin
+        direct.rest[: len(begin)] = begin
+        self._came(direct, len(begin))
 
-    def _count(self, length: int) -> bool:
-        """Count bytes of a body that is read directly; False: there are too many of all requests."""
+    def _came(self, direct: Direct, length: int) -> None:
+        """So many bytes of a body were read directly."""
         try:
-            assert self._claim is not None  # noqa: S101 -- it came with the memory
-            self._claim.add(length)
+            whole = direct.came(length)
         except NotReadyError as error:
+            self._direct = None
             self.refuse(503, error.what)
-            return False
-        return True
+            return
+        if whole:
+            self._direct = None
+            self._complete(direct.content, own=True)
 
     def _complete(self, body: bytes | memoryview, *, own: bool) -> None:
         found = self._head
@@ -234,7 +230,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         else:
             self._ahead.append((found, body, own))
             if len(self._ahead) > AHEAD or len(body) > DIRECT:
-                self._pause()
+                self.pause()
 
     def _serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
         self.busy = found
@@ -244,30 +240,11 @@ class Incoming(asyncio.BufferedProtocol, ABC):
     def _too_long(self) -> None:
         self.refuse(431, f"the head of the request is larger than {self._front.limits.head} bytes")
 
-    def _too_large(self) -> None:
-        self.refuse(413, f"the body is larger than {self._front.limits.body} bytes")
-
-    @property
-    def paused(self) -> bool:
-        """Whether the client is not read."""
-        return self._paused
-
-    def _pause(self) -> None:
-        """Read no more for now: there is enough to do."""
-        if not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def _read_on(self) -> None:
-        """Read again, when nothing waits and the client reads."""
-        if self._paused and not self._ahead and self.writable.is_set() and not self._deaf:
-            self._paused = False
-            if self.began is not None:
-                # What has come so far waited for us, not we for it.
-                self.began = monotonic()
-            self._transport.resume_reading()
-
     # What the writing half does.
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Read no more for now: there is enough to do."""
 
     @abstractmethod
     def refuse(self, status: int, why: str) -> None:

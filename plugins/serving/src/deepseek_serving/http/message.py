@@ -21,6 +21,7 @@ class Head:
         target: path and query as they were sent.
         headers: in their order.
         keep_alive: whether the connection is to stay.
+        chunks: whether the client takes answers in chunks: from HTTP/1.1 on.
         length: bytes of the body; None: it comes in chunks, or there is none.
         tensors: where the binary tensors begin in the body, if there are any.
         waits: whether the client waits to be told to send the body.
@@ -28,13 +29,15 @@ class Head:
         wrong: why it is not served; empty: it is.
     """
 
-    __slots__ = ("headers", "keep_alive", "length", "method", "road", "target", "tensors", "waits", "wrong")
+    __slots__ = ("chunks", "headers", "keep_alive", "length", "method", "road", "target", "tensors", "waits", "wrong")
 
-    def __init__(self, method: str, target: bytes, headers: Headers, *, keep_alive: bool) -> None:
+    def __init__(
+        self, method: str, target: bytes, headers: Headers, *, keep_alive: bool, chunks: bool = True
+    ) -> None:  # fmt: skip
         self.method = method
         self.target = target
         self.headers = headers
-        self.keep_alive = keep_alive
+        self.keep_alive, self.chunks = keep_alive, chunks
         length, expect = self.header(b"content-length"), self.header(b"expect")
         self.length = _number(length)
         self.tensors = _number(self.header(b"inference-header-content-length")) or 0
@@ -56,8 +59,10 @@ class Head:
 
 
 def _number(value: bytes | None) -> int | None:
-    """A header that is a number of bytes; None: it is not, or of more than any machine has."""
-    return int(value) if value is not None and value.isdigit() and len(value) < 19 else None
+    """A header that is a number of bytes; None: it is not."""
+    if value is None or not value.isdigit():
+        return None
+    return int(value) if len(value) < 19 else 1 << 62
 
 
 def head(

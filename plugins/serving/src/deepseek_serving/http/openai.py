@@ -73,13 +73,11 @@ class OpenAI:
 
     async def embeddings(self, request: Request) -> Any:
         """A vector for each text."""
-        options = self._server.options(request)
         asked = decoded(await request.body(), EmbeddingRequest)
         items = _items(asked.input)
         served = self._server.repository.find(asked.model)
-        for _ in items[1:]:
-            # Each text is a request of the tenant's rate.
-            self._server.options(request)
+        # Each text is a request of the tenant's rate.
+        options = self._server.options(request, len(items))
         trace = self._server.trace(request.scope["headers"])
         answers = await _together([_embed(served, item, Question({}, options=options), trace) for item in items])
         width = len(answers[0][0])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import cast
 
-from deepseek_serving.gatekeeper import Bucket
 from deepseek_serving.http2 import frames
 from deepseek_serving.http2.frames import FIRST_WINDOW, Http2Error
 from deepseek_serving.http2.front import Front
@@ -18,9 +17,6 @@ from deepseek_serving.http2.streams import WINDOW, Piece, Stream
 
 #: Streams that a client may have open, and bytes that it may send on all of them before it is told to go on.
 STREAMS, _WINDOW = 1024, 16 << 20
-#: Requests that a client may take back, and settings that it may change, at once and in a second, before it has to
-#: wait, and for how many seconds. Source: CVE-2023-44487.
-_PATIENCE, _PATIENCE_PER_SECOND, _REST = 2 * STREAMS, 1000, 0.1
 
 
 class Connection(Incoming, Outgoing):
@@ -43,7 +39,6 @@ class Connection(Incoming, Outgoing):
         self._reader = HeaderReader(2 * front.limits.head, front.look)
         self._last = 0
         self._leave, self._taken = _WINDOW, 0
-        self._patience = Bucket(_PATIENCE_PER_SECOND, _PATIENCE)
 
     # What the transport calls.
 
@@ -55,9 +50,9 @@ class Connection(Incoming, Outgoing):
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
         self._front.opened(self)
 
-    def buffer_updated(self, nbytes: int) -> None:
+    def process(self, view: memoryview) -> None:
         self._gathering = True
-        super().buffer_updated(nbytes)
+        super().process(view)
         self._gathering = False
         if self._out:
             self.flush()
@@ -65,12 +60,12 @@ class Connection(Incoming, Outgoing):
     def pause_writing(self) -> None:
         self.writable = False
         # A client that does not read is not read either: answers to its frames would pile up.
-        self._look_again()
+        self.look_again()
 
     def resume_writing(self) -> None:
         self.writable = True
         self.active = monotonic()
-        self._look_again()
+        self.look_again()
         self.pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -170,27 +165,10 @@ class Connection(Incoming, Outgoing):
         stream = self.streams.get(number)
         if stream is None:
             return
-        self._tire()
+        self.tire()
         self._drop(stream)
 
-    def _tire(self) -> None:
-        """Count what costs the server much and the client little; a client that does much of it is read slower."""
-        wait = self._patience.take()
-        if wait and not self._resting:
-            self._resting = True
-            self._look_again()
-            asyncio.get_running_loop().call_later(_REST, self._rested)
-
-    def _rested(self) -> None:
-        self._resting = False
-        if not self._deaf:
-            self._gathering = True
-            self.wake()
-            self._gathering = False
-            self.flush()
-            self._look_again()
-
-    def _look_again(self) -> None:
+    def look_again(self) -> None:
         """Read, or do not read, what comes."""
         if self._deaf:
             return
@@ -204,8 +182,7 @@ class Connection(Incoming, Outgoing):
             raise Http2Error(frames.PROTOCOL_ERROR, "settings of a stream")
         if flags & frames.ACK:
             return
-        # Each lets all streams be looked at.
-        self._tire()
+        self.tire()
         self.configure(frames.read_settings(payload), list(self.streams.values()))
         self.emit(frames.frame(frames.SETTINGS, frames.ACK, 0))
 

@@ -7,11 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from time import monotonic
 
+from deepseek_serving.gatekeeper import Bucket
 from deepseek_serving.http2 import frames
 from deepseek_serving.http2.frames import FRAME, LARGEST_WINDOW, TOP, Http2Error
 
 #: Bytes of a header block that is read, and of a frame of any other kind, DATA excepted.
 _BLOCK, _OTHER = 96 << 10, 1 << 14
+#: Requests that a client may take back, and settings that it may change, at once and in a second, before it has to
+#: wait, and for how many seconds. Source: CVE-2023-44487.
+_PATIENCE, _PATIENCE_PER_SECOND, _REST = 2048, 1000, 0.1
 #: Frames that a header block may come in.
 _PARTS = 16
 # On the road of requests: names of this module, which are found sooner.
@@ -47,6 +51,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self._greeted, self._strict, self._deaf = False, True, False
         #: Nothing is read for a while.
         self._resting = False
+        self._patience = Bucket(_PATIENCE_PER_SECOND, _PATIENCE)
         self.active = monotonic()
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -62,14 +67,24 @@ class Incoming(asyncio.BufferedProtocol, ABC):
             if len(self._rest) < self._need or self._resting:
                 return
             view, self._rest = memoryview(self._rest), bytearray()
-        self._process(view)
+        self.process(view)
 
-    def wake(self) -> None:
-        """Go on with what was left unread while the connection rested."""
+    def tire(self) -> None:
+        """Count what costs the server much and the client little: a client that does much of it is read slower."""
+        if self._patience.take() and not self._resting:
+            self._resting = True
+            self.look_again()
+            asyncio.get_running_loop().call_later(_REST, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
         view, self._rest = memoryview(self._rest), bytearray()
-        self._process(view)
+        if not self._deaf:
+            self.process(view)
+            self.look_again()
 
-    def _process(self, view: memoryview) -> None:
+    def process(self, view: memoryview) -> None:
+        """Take what was read."""
         try:
             at = self._read(view)
         except Http2Error as error:
@@ -182,6 +197,10 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         if flags & frames.END_HEADERS:
             block, self._block, self._block_of = b"".join(self._block), [], 0
             self.headers(stream, block, end=bool(self._block_flags & frames.END_STREAM))
+
+    @abstractmethod
+    def look_again(self) -> None:
+        """Read what comes, or do not."""
 
     @abstractmethod
     def greet(self) -> None:
