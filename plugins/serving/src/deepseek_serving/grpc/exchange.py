@@ -69,7 +69,7 @@ class Exchange(Receiver):
     _prefix = b""
     _body: memoryview | None = None
     _claim: Claim | None = None
-    _filled = 0
+    _filled = _counted = 0
     _packed = False
     #: When a message began that is not complete.
     _since = 0.0
@@ -81,6 +81,7 @@ class Exchange(Receiver):
                 return
             for piece in pieces:
                 self._take(piece)
+            self._count()
             if end and not self._stream.over:
                 if self._body is not None or self._prefix:
                     raise InputError("the call ended in the middle of a message")
@@ -121,16 +122,21 @@ class Exchange(Receiver):
                 # Tensors are last in a message and their sizes even: its end decides where they are aligned.
                 self._body, self._claim = self._carrier.service.server.memory.body(length, length)
                 body = self._body
-                self._filled, self._since = 0, self._stream.connection.active
+                self._filled, self._counted, self._since = 0, 0, self._stream.connection.active
             some = piece[at : at + len(body) - self._filled]
-            assert self._claim is not None  # noqa: S101 -- it came with the body
-            self._claim.add(len(some))
             body[self._filled : self._filled + len(some)] = some
             self._filled += len(some)
             at += len(some)
             if self._filled == len(body):
+                self._count()
                 self._body = self._claim = None
                 self._message(body, own=True)
+
+    def _count(self) -> None:
+        """Count what has come of a message. Raises NotReadyError."""
+        if self._claim is not None and self._filled > self._counted:
+            self._claim.add(self._filled - self._counted)
+            self._counted = self._filled
 
     def _check(self, packed: int, length: int) -> None:
         limit = self._carrier.limits.body

@@ -96,10 +96,9 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # What follows a body in chunks (trailers) is none of the head, where keys are.
         if self._head is None:
             self._headers.append((name.lower(), value))
-        else:
+        else:  # Trailers, which are none of the head, where keys are.
             self._trailers += len(name) + len(value)
             if self._trailers > self._front.limits.head:
                 self._too_long()
@@ -161,7 +160,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
             return False
         else:
             self.began = self.active
-            self._read_directly(length, scratch[end:count])
+            self._read_directly(length, memoryview(scratch)[end:count])
         return True
 
     def _parse(self, data: bytearray) -> None:
@@ -201,12 +200,12 @@ class Incoming(asyncio.BufferedProtocol, ABC):
             self._parser = None
             self._read_directly(found.length or 0)
 
-    def _read_directly(self, expected: int, first: bytes | bytearray = b"") -> None:
+    def _read_directly(self, expected: int, first: bytes | memoryview = b"") -> None:
         """Let the rest of a body be written to where it will stay, its tensors aligned."""
         self._direct = direct = Direct(self._front.memory, expected, self._head.tensors if self._head else 0)
-        begin = b"".join((*self._parts.release(), first))
-        direct.rest[: len(begin)] = begin
-        self._came(direct, len(begin))
+        for part in filter(len, (*self._parts.release(), first)):
+            direct.rest[: len(part)] = part
+            self._came(direct, len(part))
 
     def _came(self, direct: Direct, length: int) -> None:
         """So many bytes of a body were read directly."""
