@@ -134,3 +134,21 @@ def test_an_error_of_one_request_leaves_its_stream(slow: Running) -> None:
     assert len(answers) == 3
     assert "no model" in said["b"]
     assert "raised" in said[""]
+
+
+def test_calls_that_take_longer_than_the_end_are_told(tmp_path: Path) -> None:
+    write_models(tmp_path, {"slow": ""})
+    with serving(tmp_path, drain="200ms") as running:
+        blocked = Blocked("slow.puppet")
+        with grpc.insecure_channel(running.grpc) as channel:
+            first = call(channel).future(message(1))
+            answers = stream(channel)(iter([message(2)]))
+            blocked.entered.acquire()
+            waiting(running, 2)
+            running.end()
+            assert first.exception().code() is grpc.StatusCode.UNAVAILABLE
+            assert "ending" in first.exception().details()
+            with pytest.raises(grpc.RpcError) as caught:
+                list(answers)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            blocked.go.set()

@@ -13,7 +13,7 @@ import msgspec
 
 from deepseek.plugin import DeadlineError, DeepSeekError, InputError
 from deepseek_serving.bodies import Claim, unpacked
-from deepseek_serving.errors import TooLargeError, grpc_status
+from deepseek_serving.errors import NotReadyError, TooLargeError, grpc_status
 from deepseek_serving.grpc import status
 from deepseek_serving.grpc.service import Asking
 from deepseek_serving.grpc.wire import Piece
@@ -172,6 +172,10 @@ class Exchange(Receiver):
         self.log(grpc_status(error), 0)
         self.untimed()
         self._stream.end(status.failed(error))
+
+    def give_up(self) -> None:
+        self.fail(NotReadyError("the server is ending"))
+        self.gone()
 
     def untimed(self) -> None:
         """The call's deadline is looked after elsewhere, or does not matter any more."""

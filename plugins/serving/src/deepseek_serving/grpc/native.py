@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from deepseek.plugin import ConfigError, DeepSeekError
-from deepseek_serving.errors import NotReadyError, TooLargeError, UnsupportedError, grpc_status
+from deepseek_serving.errors import TooLargeError, UnsupportedError, grpc_status
 from deepseek_serving.grpc import schema, status
 from deepseek_serving.grpc.exchange import Opening
 from deepseek_serving.grpc.exchanges import KINDS, Unary
@@ -77,10 +77,9 @@ class NativeCarrier:
         while any(one.streams or one.unsent for one in self._connections) and monotonic() < end:
             await asyncio.sleep(0.02)
         self._sweeper.cancel()
-        bye = status.failed(NotReadyError("the server is ending"))
         for connection in list(self._connections):
             for stream in list(connection.streams.values()):
-                stream.end(bye)
+                stream.receiver.give_up()
             connection.flush()
         # For what was just written to leave.
         await asyncio.sleep(0.02)

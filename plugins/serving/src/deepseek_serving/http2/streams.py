@@ -41,6 +41,9 @@ class Receiver(ABC):
     def finish(self) -> None:  # noqa: B027 -- most end by themselves
         """The server is ending: take no more, and end when what was taken is answered."""
 
+    def give_up(self) -> None:  # noqa: B027 -- most have their answer
+        """The server ends now: say so."""
+
 
 class Stream:
     """One request and its answer.
