@@ -59,9 +59,8 @@ class Exchange:
             await app(self._scope(), self._receive, self._send)
         except Exception:
             logger.exception("%s %s failed", self._head.method, self._head.target.partition(b"?")[0].decode("latin-1"))
-        if self._started:
-            self._log()
         if self._started and not self._done:
+            self._log()
             # Half an answer can't be told from a whole one by any other sign.
             self._connection.abort()
         elif not self._done and not self._gone.is_set():
@@ -118,6 +117,7 @@ class Exchange:
             connection.write(b"%x\r\n%b\r\n" % (len(body), body) if chunks else body)
         if not more:
             self._done = True
+            self._log()
             if chunks:
                 connection.write(b"0\r\n\r\n")
             connection.finish(close=not (chunks and self._head.keep_alive) or connection.draining)
