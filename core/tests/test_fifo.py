@@ -45,6 +45,11 @@ class Gate:
         assert self.open.wait(10)
 
 
+def workers() -> set[threading.Thread]:
+    """The threads of all FIFOs of this process: of servers in other tests, too."""
+    return {thread for thread in threading.enumerate() if thread.name == "deepseek-fifo"}
+
+
 def test_requests_run_in_the_order_in_which_they_came() -> None:
     gate = Gate()
     fifo = Fifo(EchoExecutor(work=gate))
@@ -143,6 +148,7 @@ def test_an_error_belongs_to_its_request_alone() -> None:
 
 
 def test_close_finishes_what_is_queued_and_ends_the_thread() -> None:
+    before = workers()
     gate = Gate()
     fifo = Fifo(EchoExecutor(work=gate))
     sinks = [ask(fifo, number) for number in range(5)]
@@ -151,7 +157,7 @@ def test_close_finishes_what_is_queued_and_ends_the_thread() -> None:
     gate.open.set()
     closer.join(10)
     assert [sink.future.result(0)["x"] for sink in sinks] == list(range(5))
-    assert not any(thread.name == "deepseek-fifo" for thread in threading.enumerate())
+    assert not workers() - before
     with pytest.raises(ClosedError):
         ask(fifo, 1)
     fifo.close()
@@ -178,6 +184,7 @@ def test_close_waits_for_what_runs_on_callers_threads() -> None:
 
 
 def test_a_callback_may_close_and_what_is_queued_is_answered_first() -> None:
+    before = workers()
     gate = Gate()
     fifo = Fifo(EchoExecutor(work=gate))
     first = ask(fifo, 1)
@@ -185,7 +192,7 @@ def test_a_callback_may_close_and_what_is_queued_is_answered_first() -> None:
     others = [ask(fifo, number) for number in (2, 3)]
     gate.open.set()
     assert [sink.future.result(10)["x"] for sink in (first, *others)] == [1, 2, 3]
-    until(lambda: not any(thread.name == "deepseek-fifo" for thread in threading.enumerate()))
+    until(lambda: not workers() - before)
     with pytest.raises(ClosedError):
         ask(fifo, 4)
 
