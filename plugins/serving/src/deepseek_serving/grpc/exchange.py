@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from deepseek.plugin import DeadlineError, DeepSeekError, InputError
-from deepseek_serving.bodies import Claim, unpacked
+from deepseek_serving.bodies import SMALL, Direct, unpacked
 from deepseek_serving.errors import NotReadyError, TooLargeError, grpc_status
 from deepseek_serving.grpc import status
 from deepseek_serving.grpc.service import Asking
@@ -28,7 +28,7 @@ logger = logging.getLogger("deepseek.serving")
 #: What stands before a message: whether it is compressed, and its length.
 PREFIX = Struct(">BI")
 #: Messages that are whole when they are seen, and larger, are put where tensors are aligned.
-_DIRECT = 16 << 10
+_DIRECT = SMALL
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -67,9 +67,9 @@ class Exchange(Receiver):
 
     # What most calls never change.
     _prefix = b""
-    _body: memoryview | None = None
-    _claim: Claim | None = None
-    _filled = _counted = 0
+    _body: Direct | None = None
+    #: Whether the answer's headers are sent.
+    _begun = False
     _packed = False
     #: When a message began that is not complete.
     _since = 0.0
@@ -81,7 +81,6 @@ class Exchange(Receiver):
                 return
             for piece in pieces:
                 self._take(piece)
-            self._count()
             if end and not self._stream.over:
                 if self._body is not None or self._prefix:
                     raise InputError("the call ended in the middle of a message")
@@ -120,23 +119,15 @@ class Exchange(Receiver):
                     at += length
                     continue
                 # Tensors are last in a message and their sizes even: its end decides where they are aligned.
-                self._body, self._claim = self._carrier.service.server.memory.body(length, length)
-                body = self._body
-                self._filled, self._counted, self._since = 0, 0, self._stream.connection.active
-            some = piece[at : at + len(body) - self._filled]
-            body[self._filled : self._filled + len(some)] = some
-            self._filled += len(some)
+                self._body = body = Direct(self._carrier.service.server.memory, length, length)
+                self._since = self._stream.connection.active
+            rest = body.rest
+            some = piece[at : at + len(rest)]
+            rest[: len(some)] = some
             at += len(some)
-            if self._filled == len(body):
-                self._count()
-                self._body = self._claim = None
-                self._message(body, own=True)
-
-    def _count(self) -> None:
-        """Count what has come of a message. Raises NotReadyError."""
-        if self._claim is not None and self._filled > self._counted:
-            self._claim.add(self._filled - self._counted)
-            self._counted = self._filled
+            if body.came(len(some)):
+                self._body = None
+                self._message(body.content, own=True)
 
     def _check(self, packed: int, length: int) -> None:
         limit = self._carrier.limits.body
@@ -171,7 +162,7 @@ class Exchange(Receiver):
         self._carrier.service.server.refusals.grpc(error)
         self.log(grpc_status(error), 0)
         self.untimed()
-        self._stream.end(status.failed(error))
+        self._stream.end(status.failed(error, begun=self._begun))
 
     def give_up(self) -> None:
         self.fail(NotReadyError("the server is ending"))

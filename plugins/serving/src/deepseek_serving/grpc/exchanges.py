@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from deepseek.plugin import DeepSeekError, InputError
+from deepseek.plugin import InputError
 from deepseek_serving.calls import Call
 from deepseek_serving.errors import GoneError, NotReadyError, grpc_status
 from deepseek_serving.grpc import status
@@ -19,7 +18,6 @@ from deepseek_serving.http2.streams import Stream
 if TYPE_CHECKING:
     from deepseek_serving.grpc.native import NativeCarrier
 
-logger = logging.getLogger("deepseek.serving")
 
 #: Bytes of a stream's responses that may wait before no more is asked, and before one that comes in chunks is given up.
 _BEHIND, _LOST = 1 << 20, 64 << 20
@@ -110,8 +108,7 @@ class Infer(Unary):
 class StreamInfer(Exchange):
     """A stream of requests, and one of responses."""
 
-    #: Whether the answer has begun, and how it ends.
-    _begun = False
+    #: How the answer ends.
     _bye = status.DONE
 
     def __init__(self, carrier: NativeCarrier, stream: Stream, opening: Opening) -> None:
@@ -148,12 +145,7 @@ class StreamInfer(Exchange):
         self._talk.cancel()
 
     def fail(self, error: BaseException) -> None:
-        if not isinstance(error, DeepSeekError):
-            logger.error("a stream over gRPC failed", exc_info=error)
-        self._carrier.service.server.refusals.grpc(error)
-        self.log(grpc_status(error), 0)
-        self.untimed()
-        self._stream.end(status.failed(error, begun=self._begun))
+        super().fail(error)
         self._talk.cancel()
 
     def _put(self, response: bytes | None) -> None:
