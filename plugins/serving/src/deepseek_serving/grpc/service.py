@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from deepseek_serving.served import Served
     from deepseek_serving.server import Server
 
-logger = logging.getLogger("deepseek.serving")
 
 #: Calls that need no key: health, for probes.
 _FREE = ("ServerLive", "ServerReady")
