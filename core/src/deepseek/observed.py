@@ -38,20 +38,21 @@ class Observed:
         finally:
             batch = Batch(shares, self._device, time.perf_counter() - start, error)
             for observer in self._observers:
-                self._tell(observer, batch)
+                try:
+                    observer.batch(batch)
+                except NOBODYS_FAULT:
+                    raise
+                # An observer's fault must not cost anybody an answer.
+                except BaseException as exc:
+                    self._note(observer, exc)
 
     def __getattr__(self, name: str) -> Any:
         # What an executor does beyond the protocol stays in reach.
         return getattr(self._executor, name)
 
-    def _tell(self, observer: Observer, batch: Batch) -> None:
-        try:
-            observer.batch(batch)
-        except NOBODYS_FAULT:
-            raise
-        # An observer's fault must not cost anybody an answer, nor fill the log.
-        except BaseException as exc:
-            level = logging.DEBUG if id(observer) in self._failed else logging.WARNING
-            self._failed.add(id(observer))
-            text = "the observer %s raised %s: %s; requests are answered all the same"
-            logger.log(level, text, type(observer).__name__, type(exc).__name__, exc)
+    def _note(self, observer: Observer, error: BaseException) -> None:
+        """An observer has failed, which must not fill the log."""
+        level = logging.DEBUG if id(observer) in self._failed else logging.WARNING
+        self._failed.add(id(observer))
+        text = "the observer %s raised %s: %s; requests are answered all the same"
+        logger.log(level, text, type(observer).__name__, type(error).__name__, error)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deepseek_serving.quickness import Quickness
 from serving_pieces import Running, serving, works, write_models
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
@@ -67,3 +68,39 @@ def test_one_that_hangs_there_ends_the_process_for_a_supervisor_to_start_again(t
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 75, done.stderr
     assert "hangs" in done.stderr
+
+
+def looks(quickness: Quickness, count: int, runs: int, seconds: float) -> list[bool]:
+    """What so many looks say, before each of which so many executions took so long."""
+    said = []
+    for _ in range(count):
+        for _ in range(runs):
+            quickness.ran(seconds)
+        said.append(quickness.look(50e-6))
+    return said
+
+
+def test_one_slow_execution_among_thousands_says_nothing_of_the_model() -> None:
+    quickness = Quickness()
+    quickness.alone = 10e-6
+    assert all(looks(quickness, 50, 300, 10e-6))
+    # Not before somebody has looked, and then again.
+    assert not quickness.ran(0.03)
+    assert all(looks(quickness, 50, 300, 10e-6))
+
+
+def test_a_model_that_was_slow_is_not_executed_there_for_a_minute() -> None:
+    quickness = Quickness()
+    quickness.alone = 10e-6
+    assert all(looks(quickness, 50, 300, 10e-6))
+    quickness.ran(1.0)
+    said = looks(quickness, 3100, 0, 0.0)
+    assert (said[0], said.index(True)) == (False, 2999)
+    assert not any(looks(quickness, 20, 1, 60e-6))
+
+
+def test_a_model_that_was_slow_alone_is_never_executed_there() -> None:
+    quickness = Quickness()
+    assert not quickness.look(50e-6)
+    quickness.alone = 60e-6
+    assert not any(looks(quickness, 10, 100, 10e-6))

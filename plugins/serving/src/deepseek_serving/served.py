@@ -26,6 +26,7 @@ from deepseek_serving.oip import quick
 from deepseek_serving.oip.answers import Frame
 from deepseek_serving.oip.recipes import Recipes
 from deepseek_serving.oip.requests import Question
+from deepseek_serving.quickness import OUTLIER, Quickness
 from deepseek_serving.sequences import Sequences
 from deepseek_serving.settings import ServingSettings
 from deepseek_serving.statistics import Statistics, meter
@@ -33,8 +34,8 @@ from deepseek_serving.warmup import timed, zeros
 
 logger = logging.getLogger("deepseek.serving")
 
-#: Requests after which a quick model is executed on the loop, and seconds that no quick model takes.
-_EARNED, _OUTLIER = 1000, 0.02
+#: Requests after which a quick model is executed on the loop.
+_EARNED = 1000
 #: Bytes of an input of a request that is executed on the loop.
 _SMALL = 16 << 10
 #: Runs beyond the warm-up's own that tell how quick a small model is.
@@ -85,10 +86,7 @@ class Served:
         self._overrides, self._plugins = overrides, plugins
         self._send: Callable[..., None] | None = None
         self._run: Callable[..., Mapping[str, Any]] | None = None
-        #: Seconds of an execution when nothing else ran: the last of the warm-up.
-        self._alone = 0.0
-        #: The same, as outliers since make it look.
-        self._doubt = 0.0
+        self._quickness = Quickness()
         #: Pictures and texts that are being read.
         self.unpacking = 0
         #: When an execution on the loop began; 0.0: none is under way. Looked at by the watchdog.
@@ -130,8 +128,7 @@ class Served:
         """
         pipeline, traffic = self.pipeline, self.traffic
         plain = pipeline is not None and pipeline.plan.policy.name == "fifo" and pipeline.executor.concurrency == 0
-        self._doubt *= 0.99
-        earned = plain and traffic.back >= _EARNED and 0 < max(self._alone, self._doubt) <= limit
+        earned = self._quickness.look(limit) and plain and traffic.back >= _EARNED
         self._run = pipeline.run if earned and pipeline is not None else None
 
     def prompt(self, question: Question) -> bool:
@@ -156,9 +153,8 @@ class Served:
         finally:
             self.entered = 0.0
         end = monotonic()
-        if end - start > _OUTLIER:
-            # Once it may be the machine's fault; several times in a second, the model is not quick after all.
-            self._doubt = 2 * max(self._doubt, self._alone)
+        if not self._quickness.ran(end - start):
+            self._run = None
         self.statistics.succeeded(arrived, start, start, end, end)
         return outputs
 
@@ -232,10 +228,10 @@ class Served:
         try:
             inputs = zeros(pipeline.signature, settings.warmup_shapes)
             took = [timed(pipeline, inputs) for _ in range(settings.warmup)]
-            if took[-1] < _OUTLIER:
+            if took[-1] < OUTLIER:
                 # The first runs find no cache warm, and say little of a small model.
                 took += [timed(pipeline, inputs) for _ in range(_MORE)]
-            self._alone = self.traffic.pace = min(took)
+            self._quickness.alone = self.traffic.pace = min(took)
         except (InputError, ExecutionError) as error:
             if settings.warmup_shapes:
                 raise

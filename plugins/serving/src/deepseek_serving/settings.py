@@ -118,7 +118,7 @@ class ServerSettings(Settings):
     inline: Annotated[
         Duration,
         Meta(
-            description="Models that never took longer are executed on the event loop, without a hop to another"
+            description="Models that take no longer are executed on the event loop, without a hop to another"
             " thread; 0: none."
         ),
     ] = Duration(50e-6)

@@ -18,8 +18,6 @@ from deepseek_serving.oip.requests import Question
 #: Tags of the fields that are looked at: a field's number, and "length-delimited".
 _NAME, _VERSION, _RAW_INPUT = 0x0A, 0x12, 0x3A
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"
-#: Tensors of fewer bytes are copied sooner than they are looked at.
-_SMALL = 16 << 10
 #: Beginnings of messages that are kept, and bytes of the longest.
 _MOST, _LONGEST = 1024, 4096
 
@@ -133,8 +131,7 @@ class Frames:
             text = question.id.encode()
             parts.append(_ID + to_varint(len(text)) + text)
         for begin, array in zip(begins, outputs.values(), strict=True):
-            parts.append(begin)
-            parts.append(array.tobytes() if array.nbytes < _SMALL else datatypes.to_bytes(array, ""))
+            parts += (begin, datatypes.to_bytes(array, ""))
         return parts
 
     def _begin(self, known: tuple[Any, ...], outputs: Mapping[str, Any]) -> list[bytes]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -101,19 +102,20 @@ class Front:
         """A connection has ended."""
         self._connections.discard(connection)
 
-    def serve(self, connection: Connection, head: Head, body: bytes | memoryview, own: bool) -> None:
-        """Answer a request, now or later."""
-        if head.wrong:
-            connection.respond(403, JSON, [self.error_body(head.wrong)])
-        elif head.road is not None:
-            self._road.ask(connection, head.road, head, body, own)
-        else:
-            Exchange(connection, head, body, self._loop).begin(self._app)
-
     def look(self, head: Head) -> None:
         """Find what follows from a head: whether it is served, and whether by the road of inference."""
-        head.wrong = self._browsers.wrong(head)
-        head.road = self._road.look(head) if head.method == "POST" else None
+        wrong = self._browsers.wrong(head)
+        if wrong:
+            head.serve = partial(self._forbid, wrong)
+            return
+        ask = self._road.look(head) if head.method == "POST" else None
+        head.serve = self._exchange if ask is None else partial(self._road.ask, ask)
+
+    def _forbid(self, why: str, connection: Connection, head: Head, body: bytes | memoryview, own: bool) -> None:
+        connection.respond(403, JSON, [self.error_body(why)])
+
+    def _exchange(self, connection: Connection, head: Head, body: bytes | memoryview, own: bool) -> None:
+        Exchange(connection, head, body, self._loop).begin(self._app)
 
     def remember(self, raw: bytes, head: Head) -> None:
         """Keep a head that was parsed, which may come again."""

@@ -234,7 +234,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
     def _serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
         self.busy = found
         self.arrived = self.active
-        self._front.serve(cast("Connection", self), found, body, own)
+        found.serve(self, found, body, own)
 
     def _too_long(self) -> None:
         self.refuse(431, f"the head of the request is larger than {self._front.limits.head} bytes")

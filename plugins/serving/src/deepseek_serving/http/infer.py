@@ -16,7 +16,7 @@ from deepseek_serving.bodies import Memory, packed, unpacked
 from deepseek_serving.calls import Call
 from deepseek_serving.errors import GoneError, http_status, retry_after, text
 from deepseek_serving.gatekeeper import Gatekeeper
-from deepseek_serving.http.message import Head, Headers
+from deepseek_serving.http.message import TENSORS, Head, Headers
 from deepseek_serving.oip import answers, raw, requests
 from deepseek_serving.oip.requests import Question, Region
 from deepseek_serving.repository import Repository
@@ -30,7 +30,6 @@ logger = logging.getLogger("deepseek.serving")
 
 _INFER = re.compile(rb"/v2/models/([^/?]+)(?:/versions/([^/?]+))?/infer(?:\?.*)?")
 _JSON, _BINARY = b"application/json", b"application/octet-stream"
-_LENGTH = b"inference-header-content-length"
 #: Answers that are smaller are not worth compressing, in bytes.
 _PACK = 1024
 
@@ -92,7 +91,7 @@ class InferRoad:
         if match is None:
             return None
         name, version = (unquote((part or b"").decode("latin-1")) for part in match.groups())
-        given = {key: head.header(key) for key in (_LENGTH, b"content-encoding", b"x-request-timeout")}
+        given = {key: head.header(key) for key in (TENSORS, b"content-encoding", b"x-request-timeout")}
         length, encoding, timeout = given.values()
         packed_as = None if encoding is None or encoding.lower() == b"identity" else encoding
         accepts = head.header(b"accept-encoding") or b""
@@ -104,7 +103,7 @@ class InferRoad:
         except InputError as error:
             return Ask(name, version, wrong=error.what)
 
-    def ask(self, connection: Connection, ask: Ask, head: Head, body: bytes | memoryview, own: bool) -> None:
+    def ask(self, ask: Ask, connection: Connection, head: Head, body: bytes | memoryview, own: bool) -> None:
         """Take a request; it is answered when the model has."""
         try:
             tenant = self._gatekeeper.admit(head.headers) if self._gatekeeper.closed else ""
@@ -178,11 +177,11 @@ class InferRoad:
         more: Headers,
     ) -> None:  # fmt: skip
         """Write an answer. Raises InputError for what can't travel as asked."""
-        top, parts = answers.render(model.frame, question, outputs, model.labels, self._region(question.options.tenant))
+        top, parts = answers.render(model.frame, question, outputs, model.labels, self._region)
         kind, content = _JSON, [top, *parts]
         if parts:
             kind = _BINARY
-            more.append((_LENGTH, b"%d" % len(top)))
+            more.append((TENSORS, b"%d" % len(top)))
         if self._compress and accepts and sum(map(len, content)) >= _PACK:
             small = packed(content, accepts)
             if small:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
 #: Header names and values, names in lower case.
 Headers = list[tuple[bytes, bytes]]
+#: Where the binary tensors of a request or an answer begin in its body: the header of the protocol's extension.
+TENSORS = b"inference-header-content-length"
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _STATUS[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
@@ -25,11 +28,11 @@ class Head:
         length: bytes of the body; None: it comes in chunks, or there is none.
         tensors: where the binary tensors begin in the body, if there are any.
         waits: whether the client waits to be told to send the body.
-        road: what the road that answers it knows of it; None: it is none of the road's.
-        wrong: why it is not served; empty: it is.
+        serve: answers requests of this head; takes the connection, the head, the body, and whether the body's memory
+            is the request's own.
     """
 
-    __slots__ = ("chunks", "headers", "keep_alive", "length", "method", "road", "target", "tensors", "waits", "wrong")
+    __slots__ = ("chunks", "headers", "keep_alive", "length", "method", "serve", "target", "tensors", "waits")
 
     def __init__(
         self, method: str, target: bytes, headers: Headers, *, keep_alive: bool, chunks: bool = True
@@ -40,10 +43,9 @@ class Head:
         self.keep_alive, self.chunks = keep_alive, chunks
         length, expect = self.header(b"content-length"), self.header(b"expect")
         self.length = _number(length)
-        self.tensors = _number(self.header(b"inference-header-content-length")) or 0
+        self.tensors = _number(self.header(TENSORS)) or 0
         self.waits = expect is not None and expect.lower() == b"100-continue"
-        self.road: Any = None
-        self.wrong = ""
+        self.serve: Callable[[Any, Head, bytes | memoryview, bool], None] = _unseen
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of a name (lower case)."""
@@ -58,6 +60,10 @@ class Head:
         return len(self.target) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
 
+def _unseen(connection: Any, head: Head, body: bytes | memoryview, own: bool) -> None:
+    raise NotImplementedError("nobody has looked at this head")
+
+
 def _number(value: bytes | None) -> int | None:
     """A header that is a number of bytes; None: it is not."""
     if value is None or not value.isdigit():
@@ -65,13 +71,21 @@ def _number(value: bytes | None) -> int | None:
     return int(value) if len(value) < 19 else 1 << 62
 
 
+@lru_cache(4096)
+def _usual(length: int, kind: bytes, more: bytes = b"") -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d%b\r\n\r\n" % (kind, length, more)
+
+
 def head(
-    status: int, length: int, kind: bytes, more: Iterable[tuple[bytes, bytes]] = (), *, close: bool = False
+    status: int, length: int, kind: bytes, more: Sequence[tuple[bytes, bytes]] = (), *, close: bool = False
 ) -> bytes:
     """The head of an answer."""
-    if status == 200 and not more and not close:
+    if status == 200 and not close:
         # As most are.
-        return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (kind, length)
+        if not more:
+            return _usual(length, kind)
+        if len(more) == 1 and more[0][0] is TENSORS:
+            return _usual(length, kind, b"\r\n%b: %b" % more[0])
     lines = [_STATUS[status], b"content-type: ", kind, b"\r\ncontent-length: ", b"%d" % length, b"\r\n"]
     for name, value in more:
         lines += (name, b": ", value, b"\r\n")

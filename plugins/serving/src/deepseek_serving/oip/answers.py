@@ -114,7 +114,7 @@ class Frame:
 
     def plain(self, outputs: Mapping[str, Any]) -> bytes | None:
         """An answer with all tensors as numbers in JSON; None where one is not of that kind."""
-        parts = []
+        parts = [self._open]
         for name, array in outputs.items():
             if type(array) is not np.ndarray or array.dtype not in PLAIN:
                 return None
@@ -125,8 +125,9 @@ class Frame:
                     self._tensors.clear()
                 made = _encode(JsonTensor(name, _datatype(array.dtype), array.shape))
                 top = self._tensors[key] = made.removesuffix(b"}") + b',"data":'
-            parts.append(top + _encode(array.ravel().tolist()))
-        return b"%b%b}]}" % (self._open, b"},".join(parts)) if parts else None
+            parts += (top, _encode(array.ravel().tolist()), b"},")
+        parts[-1] = b"}]}"
+        return b"".join(parts) if outputs else None
 
     def binary(self, question: Question, outputs: Mapping[str, Any]) -> tuple[bytes, list[memoryview | bytes]] | None:
         """An answer with all tensors as numbers in binary form; None where one is not of that kind."""
@@ -165,9 +166,16 @@ _SHAPES = 1024
 
 def render(
     frame: Frame, question: Question, outputs: Mapping[str, Any], labels: Mapping[str, Sequence[str]],
-    region: Region | None = None,
+    region: Callable[[str], Region | None],
 ) -> tuple[bytes, list[memoryview | bytes]]:  # fmt: skip
     """An answer's JSON part, and the binary tensors that follow it.
+
+    Args:
+        frame: the model's.
+        question: what was asked.
+        outputs: what the model gave.
+        labels: names of the classes, by output.
+        region: gives what gives bytes of a tenant's shared memory.
 
     Raises:
         InputError: an output that the model does not have, or that can't travel as asked.
@@ -185,7 +193,8 @@ def render(
         array, datatype = named(value, wish, labels.get(output, ()))
         binary = question.binary if wish is None else wish.binary
         if wish is not None and wish.region is not None:
-            tensors.append(JsonTensor(output, datatype, array.shape, write(output, array, datatype, wish, region)))
+            place = write(output, array, datatype, wish, region(question.options.tenant))
+            tensors.append(JsonTensor(output, datatype, array.shape, place))
         elif binary or datatype in ("FP16", "BF16"):
             raw = datatypes.to_bytes(array, datatype)
             parts.append(raw)

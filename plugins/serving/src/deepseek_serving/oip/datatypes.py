@@ -29,6 +29,8 @@ _MOST = 1 << 48
 #: Dimensions of a tensor, and lists within lists.
 _RANK, _DEPTH = 32, 100
 _LENGTH = struct.Struct("<I")
+#: Tensors of fewer bytes are copied sooner than they are looked at.
+_SMALL = 16 << 10
 
 
 def protocol_name(spec: TensorSpec) -> str:
@@ -123,13 +125,14 @@ def objects(items: Sequence[object], shape: Sequence[int]) -> Tensor:
 
 
 def to_bytes(array: Tensor, datatype: str) -> memoryview | bytes:
-    """The binary form of a tensor; without a copy where it lies in row-major order already."""
+    """The binary form of a tensor; of a large one that lies in row-major order already, without a copy."""
     if datatype == "BYTES":
         return b"".join(_LENGTH.pack(len(text)) + text for text in map(as_bytes, array.ravel().tolist()))
-    flat = np.ascontiguousarray(array)
-    if flat.dtype.byteorder == ">":
-        flat = flat.astype(flat.dtype.newbyteorder("<"))
-    return flat.view(np.uint8).reshape(-1).data if flat.size else b""
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    if array.nbytes < _SMALL:
+        return array.tobytes()
+    return np.ascontiguousarray(array).view(np.uint8).reshape(-1).data
 
 
 def as_bytes(text: object) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from deepseek.plugin import Signature
 from deepseek_serving.oip.datatypes import NUMPY, PROTOCOL
@@ -14,39 +15,26 @@ from deepseek_serving.oip.requests import Question
 
 #: The largest number that FP32 holds.
 _FP32 = float(np.finfo(np.float32).max)
+_Size = Annotated[int, Meta(ge=0)]
+_Single = Annotated[float, Meta(ge=-_FP32, le=_FP32)]
 
+T = TypeVar("T")
 Reader = Callable[["bytes | memoryview"], Question | None]
 
 
-class FloatInput(msgspec.Struct, forbid_unknown_fields=True):
+class QuickInput(msgspec.Struct, Generic[T], forbid_unknown_fields=True):
     """A tensor of numbers."""
 
     name: str
-    shape: list[int]
+    shape: list[_Size]
     datatype: str
-    data: list[float]
+    data: list[T]
 
 
-class WholeInput(msgspec.Struct, forbid_unknown_fields=True):
-    """A tensor of whole numbers."""
+class QuickRequest(msgspec.Struct, Generic[T], forbid_unknown_fields=True):
+    """A request of such tensors."""
 
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[int]
-
-
-class FloatRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A request of the first."""
-
-    inputs: list[FloatInput]
-    id: str = ""
-
-
-class WholeRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A request of the second."""
-
-    inputs: list[WholeInput]
+    inputs: list[QuickInput[T]]
     id: str = ""
 
 
@@ -57,9 +45,16 @@ def reader(signature: Signature) -> Reader:
     """
     datatypes = {spec.name: PROTOCOL.get(spec.dtype, "") for spec in signature.inputs}
     kinds = set(datatypes.values())
-    if not kinds or not (kinds <= {"FP32", "FP64"} or all(kind.startswith(("INT", "UINT")) for kind in kinds)):
+    kind: Any
+    if kinds == {"FP64"}:
+        kind = QuickRequest[float]
+    elif kinds and kinds <= {"FP32", "FP64"}:
+        kind = QuickRequest[_Single]
+    elif kinds and all(kind.startswith(("INT", "UINT")) for kind in kinds):
+        kind = QuickRequest[int]
+    else:
         return lambda body: None
-    decode: Any = msgspec.json.Decoder(FloatRequest if kinds <= {"FP32", "FP64"} else WholeRequest).decode
+    decode = msgspec.json.Decoder(kind).decode
     dtypes = {datatype: np.dtype(NUMPY[datatype]) for datatype in kinds}
 
     def read(body: bytes | memoryview) -> Question | None:
@@ -67,12 +62,10 @@ def reader(signature: Signature) -> Reader:
             request = decode(body)
             tensors = {}
             for tensor in request.inputs:
-                data, shape, datatype = tensor.data, tensor.shape, tensor.datatype
-                if datatype != datatypes[tensor.name] or (shape and min(shape) < 0):
+                name, datatype = tensor.name, tensor.datatype
+                if datatype != datatypes[name]:
                     return None
-                if datatype == "FP32" and data and (max(data) > _FP32 or min(data) < -_FP32):
-                    return None
-                tensors[tensor.name] = np.array(data, dtypes[datatype]).reshape(shape)
+                tensors[name] = np.array(tensor.data, dtypes[datatype]).reshape(tensor.shape)
         # Not JSON, not of these types, an unknown name, out of range, of another size.
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, ValueError, OverflowError):
             return None

@@ -1,0 +1,50 @@
+"""Whether a model is quick enough to be executed on the event loop: by its times when it was warmed up, and since."""
+
+from __future__ import annotations
+
+#: Seconds that no quick model takes.
+OUTLIER = 0.02
+#: What executions still count after each look, of which there are 50 in a second: half after 1.4 seconds.
+_FADES = 0.99
+#: Looks after which a model that was not quick may show that it is again: a minute.
+_BANNED = 3000
+
+
+class Quickness:
+    """What is known of one model's executions on the loop.
+
+    Attributes:
+        alone: seconds of an execution when nothing else ran; 0.0: not known.
+    """
+
+    def __init__(self) -> None:
+        self.alone = 0.0
+        self._spent = self._runs = 0.0
+        self._banned = 0
+
+    def ran(self, seconds: float) -> bool:
+        """An execution on the loop has ended; False: no other there before the next look, which tells if that is usual.
+
+        Args:
+            seconds: what it took.
+        """
+        self._spent += seconds
+        self._runs += 1.0
+        return seconds <= OUTLIER
+
+    def look(self, limit: float) -> bool:
+        """Whether the model is quick.
+
+        The mean of its late executions decides: one that is slow among thousands is the machine's fault, not the
+        model's.
+
+        Args:
+            limit: seconds that an execution may take.
+        """
+        if self._runs and self._spent / self._runs > limit:
+            self._spent = self._runs = 0.0
+            self._banned = _BANNED
+        self._spent *= _FADES
+        self._runs *= _FADES
+        self._banned = max(0, self._banned - 1)
+        return 0 < self.alone <= limit and not self._banned
