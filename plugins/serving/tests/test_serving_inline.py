@@ -84,9 +84,11 @@ def test_one_slow_execution_among_thousands_says_nothing_of_the_model() -> None:
     quickness = Quickness()
     quickness.alone = 10e-6
     assert all(looks(quickness, 50, 300, 10e-6))
-    # Not before somebody has looked, and then again.
-    assert not quickness.ran(0.03)
-    assert all(looks(quickness, 50, 300, 10e-6))
+    # Not before somebody has looked, and then again: when much is known of the model, and when little is.
+    for seen in (300, 0, 1):
+        assert all(looks(quickness, 500, seen, 10e-6))
+        assert not quickness.ran(0.1)
+        assert all(looks(quickness, 50, seen, 10e-6))
 
 
 def test_a_model_that_was_slow_is_not_executed_there_for_a_minute() -> None:
@@ -96,7 +98,8 @@ def test_a_model_that_was_slow_is_not_executed_there_for_a_minute() -> None:
     quickness.ran(1.0)
     said = looks(quickness, 3100, 0, 0.0)
     assert (said[0], said.index(True)) == (False, 2999)
-    assert not any(looks(quickness, 20, 1, 60e-6))
+    # Not by much, but always.
+    assert not looks(quickness, 20, 100, 60e-6)[-1]
 
 
 def test_a_model_that_was_slow_alone_is_never_executed_there() -> None:

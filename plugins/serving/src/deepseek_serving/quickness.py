@@ -6,6 +6,8 @@ from __future__ import annotations
 OUTLIER = 0.02
 #: What executions still count after each look, of which there are 50 in a second: half after 1.4 seconds.
 _FADES = 0.99
+#: Executions, or else seconds spent in them, that say something.
+_ENOUGH, _MUCH = 1000, 0.25
 #: Looks after which a model that was not quick may show that it is again: a minute.
 _BANNED = 3000
 
@@ -41,7 +43,7 @@ class Quickness:
         Args:
             limit: seconds that an execution may take.
         """
-        if self._runs and self._spent / self._runs > limit:
+        if (self._runs >= _ENOUGH or self._spent >= _MUCH) and self._spent / self._runs > limit:
             self._spent = self._runs = 0.0
             self._banned = _BANNED
         self._spent *= _FADES
