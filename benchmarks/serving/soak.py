@@ -36,6 +36,7 @@ async def run(folder: Path, process: subprocess.Popen[str], url: str, address: s
     """The whole soak."""
     soak = Soak(folder, url, address)
     capacity = await soak.capacity(5.0)
+    await soak.crowd()
     memory: list[tuple[float, int]] = []
     start = time.monotonic()
 

@@ -19,6 +19,8 @@ from deepseek_serving.grpc import schema
 
 ROWS = 64
 MODELS = ("one", "two", "guest")
+#: Requests under way at once; a stall of the machine makes an open loop reach any limit.
+CONNECTIONS = 2000
 _CALL = f"/{schema.SERVICE}/ModelInfer"
 Status = grpc.StatusCode
 
@@ -37,6 +39,12 @@ def make_model(path: Path, seed: int) -> None:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 16])
     graph = helper.make_graph(nodes, "mlp", [x], [y], weights)
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+def post(path: str, content: bytes, more: str = "") -> bytes:
+    """A request over HTTP; `more` are lines of its head."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
 
 
 class Soak:
@@ -94,9 +102,7 @@ class Soak:
             sized = {**tensor, "parameters": {"binary_data_size": x.nbytes}}
             top = json.dumps({"id": name, "parameters": timeout, "inputs": [sized]}).encode()
             content, head = top + x.tobytes(), f"Inference-Header-Content-Length: {len(top)}\r\n"
-        return (
-            f"POST /v2/models/{model}/infer HTTP/1.1\r\n{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
-        )
+        return post(f"/v2/models/{model}/infer", content, head)
 
     async def connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """One that is free and that the server has not ended for its idleness, or a new one."""
@@ -181,10 +187,10 @@ class Soak:
     async def malformed(self) -> None:
         """One that can't be served; the status says so."""
         kinds = {
-            b"POST /v2/models/one/infer HTTP/1.1\r\nContent-Length: 9\r\n\r\n{\"inputs\"": 400,
-            b"POST /v2/models/nobody/infer HTTP/1.1\r\nContent-Length: 13\r\n\r\n{\"inputs\":[]}": 404,
-            b"POST /v2/models/one/infer HTTP/1.1\r\nContent-Length: 13\r\n\r\n{\"inputs\":[]}": 400,
-            b"POST /v2 HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n": 413,
+            post("/v2/models/one/infer", b'{"inputs"'): 400,
+            post("/v2/models/nobody/infer", b'{"inputs":[]}'): 404,
+            post("/v2/models/one/infer", b'{"inputs":[]}'): 400,
+            b"POST /v2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n": 413,
             b"\x00\x01\x02 nonsense\r\n\r\n": 400,
         }  # fmt: skip
         content, wanted = self.chance.choice(list(kinds.items()))
@@ -218,8 +224,25 @@ class Soak:
         await asyncio.gather(*(client() for _ in range(16)))
         return (self.seen["good 200"] + self.seen["good OK"] - before) / seconds
 
+    async def crowd(self) -> None:
+        """As many connections as ever, each of which asks once: what they leave in memory belongs to the warm-up."""
+
+        async def client(turn: int) -> None:
+            reader, writer = await asyncio.open_connection(self.host, self.port)
+            writer.write(self.body(MODELS[0], turn % ROWS, "0"))
+            await self.answer(reader)
+            came.append(writer)
+            if len(came) == CONNECTIONS:
+                everybody.set()
+            await everybody.wait()
+            writer.close()
+
+        came: list[asyncio.StreamWriter] = []
+        everybody = asyncio.Event()
+        await asyncio.gather(*(client(turn) for turn in range(CONNECTIONS)))
+
     async def load(self, rate: float, seconds: float) -> None:
-        """An open loop: requests come whether or not earlier ones are answered."""
+        """An open loop: requests come whether or not earlier ones are answered, as far as this client carries them."""
         start, tasks = time.monotonic(), set()
         at = 0.0
         while at < seconds:
@@ -227,6 +250,9 @@ class Soak:
             wait = start + at - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
+            if len(tasks) >= CONNECTIONS:
+                self.seen["held back"] += 1
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             task = asyncio.ensure_future(self.request())
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -237,7 +263,7 @@ class Soak:
         for turn in range(1 << 30):
             verb, model = (("unload", "guest"), ("load", "guest"), ("load", "one"))[turn % 3]
             reader, writer = await asyncio.open_connection(self.host, self.port)
-            writer.write(f"POST /v2/repository/models/{model}/{verb} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
+            writer.write(post(f"/v2/repository/models/{model}/{verb}", b""))
             status, body, _ = await self.answer(reader)
             writer.close()
             self.seen[f"{verb} {status}"] += 1

@@ -104,6 +104,7 @@ def test_arrivals_come_at_their_rate() -> None:
         (["infer", "URL", "color", "a", "--ca", "TMP/nowhere.pem"], "no file of an authority"),
         (["infer", "URL", "color", "a", "--ca", "TMP/broken.npy"], "no file of an authority"),
         (["bench", "URL", "color", "--shape", "x=-1,16"], "no shape"),
+        (["bench", "URL", "color", "--shape", "nothing=1,16"], "its inputs are: image"),
         (["bench", "URL", "color", "--plot", "p.xyz"], "plots are .png"),
         (["bench", "URL", "color", "-o", "TMP/nowhere/a.json"], "no folder"),
         (["bench", "URL", "color", "--constant"], "open loops"),

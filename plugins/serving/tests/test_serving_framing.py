@@ -28,17 +28,19 @@ def exchange(shared: Running, data: bytes) -> bytes:
     [
         (b"\x16\x03\x01\x02\x00\x01", 400),
         (b"GET / HTTP/9.9\r\n\r\n", 400),
-        (b"POST /v2 HTTP/1.1\r\ncontent-length: 67108865\r\n\r\n", 413),
-        (b"POST /v2 HTTP/1.1\r\ncontent-length: 9999999999999999999\r\n\r\n", 413),
-        (b"POST /v2 HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 501),
-        (b"POST /v2 HTTP/1.1\r\ncontent-length: x\r\n\r\n", 400),
-        (b"POST /v2 HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
-        (b"POST /v2 HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n", 400),
-        (b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"POST /v2 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 67108865\r\n\r\n", 413),
+        (b"POST /v2 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999999999999999999\r\n\r\n", 413),
+        (b"POST /v2 HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST /v2 HTTP/1.1\r\nhost: localhost\r\ncontent-length: x\r\n\r\n", 400),
+        (b"POST /v2 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
+        (b"POST /v2 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n", 400),
+        (b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 20000 + b"\r\n", 431),
         (b"GET /v2/health/live HTTP/1.0\r\n\r\n", 200),
-        (b"GET /v2/health/live HTTP/1.1\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n", 200),
-        (b"GET /v2/health/live HTTP/1.1\r\nconnection: close\r\n\r\n", 200),
+        (b"GET /v2/health/live HTTP/1.1\r\nconnection: close\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\nconnection: close\r\n\r\n", 400),
+        (b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n", 200),
+        (b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", 200),
     ],
 )
 def test_what_is_no_proper_http(shared: Running, data: bytes, status: int) -> None:
@@ -52,7 +54,7 @@ def test_requests_sent_ahead_are_answered_in_order(shared: Running) -> None:
     with socket.create_connection((host, int(port)), 30) as connection:
         for number in range(40):
             content = body([1, 16], [float(number)] * 16)
-            top = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\n" % len(content)
+            top = b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n" % len(content)
             if number == 39:
                 top += b"connection: close\r\n"
             connection.sendall(top + b"\r\n" + content)
@@ -64,11 +66,14 @@ def test_requests_sent_ahead_are_answered_in_order(shared: Running) -> None:
 
 def test_a_body_is_never_taken_for_a_request(shared: Running) -> None:
     """The head of the second request comes with the first; its body looks like a request whose head is known."""
-    known = b"POST /v2/models/nobody/infer HTTP/1.1\r\ncontent-length: 2\r\n\r\n"
-    exchange(shared, known + b"{}" + b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
-    first = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(GOOD) + GOOD
+    known = b"POST /v2/models/nobody/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n"
+    exchange(shared, known + b"{}" + b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    first = b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(GOOD) + GOOD
     inner = known + b"{}"
-    second = b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(inner)
+    second = (
+        b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        % len(inner)
+    )
     host, _, port = shared.address.partition(":")
     with socket.create_connection((host, int(port)), 30) as connection:
         connection.sendall(known + b"{}")
@@ -82,19 +87,21 @@ def test_a_body_is_never_taken_for_a_request(shared: Running) -> None:
 
 
 def test_what_is_no_request_is_answered_after_those_before_it(shared: Running) -> None:
-    request = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(GOOD) + GOOD
+    request = (
+        b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(GOOD) + GOOD
+    )
     got = exchange(shared, request * 20 + b"nonsense\r\n\r\n")
     assert [part[:3] for part in got.split(b"HTTP/1.1 ")[1:]] == [b"200"] * 20 + [b"400"]
 
 
 def test_a_refusal_is_read_by_a_client_that_is_still_sending(shared: Running) -> None:
-    top = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n"
+    top = b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999\r\n\r\n"
     for _ in range(5):
         assert exchange(shared, top + bytes(4 << 20)).startswith(b"HTTP/1.1 413 ")
 
 
 def test_keys_do_not_come_behind_a_body(shared: Running) -> None:
-    chunked = b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunked = b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     body = b"%x\r\n%b\r\n0\r\ncontent-encoding: br\r\n\r\n" % (len(GOOD), GOOD)
     assert exchange(shared, chunked + body).startswith(b"HTTP/1.1 200 ")
 
@@ -107,7 +114,7 @@ def test_a_chunked_body_and_a_body_in_pieces(shared: Running) -> None:
 
 
 def test_a_client_that_waits_for_permission(shared: Running) -> None:
-    top = b"POST /v2/models/float/infer HTTP/1.1\r\ncontent-length: %d\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
+    top = b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
     answer = exchange(shared, top % len(GOOD) + GOOD)
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
 
@@ -115,7 +122,10 @@ def test_a_client_that_waits_for_permission(shared: Running) -> None:
 def test_numbers_of_any_length_in_headers(shared: Running) -> None:
     for header in (b"content-length", b"inference-header-content-length"):
         for digits in (b"9" * 30, b"9" * 5000):
-            data = b"POST /v2/models/float/infer HTTP/1.1\r\n%b: %b\r\ncontent-length: 20000\r\n\r\n" % (header, digits)
+            data = (
+                b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\n%b: %b\r\ncontent-length: 20000\r\n\r\n"
+                % (header, digits)
+            )
             assert exchange(shared, data + bytes(20000) + b"GET /v2 HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 4")
 
 
@@ -123,9 +133,11 @@ def test_large_bodies_are_read_as_far_as_memory_is_allowed(tmp_path: Path) -> No
     write_models(tmp_path, {"float": {"onnx": {}}})
     large = body([4000, 16], [1.0] * 64000)
     plain = (
-        b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(large) + large
+        b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        % len(large)
+        + large
     )
-    chunked = b"POST /v2/models/float/infer HTTP/1.1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunked = b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     chunked += b"%x\r\n" % len(large) + large + b"\r\n0\r\n\r\n"
     with serving(tmp_path, limits={"memory": 2 * len(large)}) as running:
         host, _, port = running.address.partition(":")

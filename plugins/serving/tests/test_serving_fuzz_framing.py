@@ -61,6 +61,10 @@ class EchoFront:
         pass
 
 
+#: What is asked for its family and no more.
+NOWHERE = socket.socket(socket.AF_UNIX)
+
+
 class Wire:
     """A transport that keeps what is written."""
 
@@ -69,7 +73,7 @@ class Wire:
         self.closed = False
 
     def get_extra_info(self, name: str) -> Any:
-        return True if name == "ssl_object" else None
+        return {"ssl_object": True, "socket": NOWHERE}.get(name)
 
     def write(self, data: bytes) -> None:
         assert not self.closed
@@ -147,7 +151,7 @@ def test_http2_of_any_bytes(data: bytes, cuts: list[int]) -> None:
 
 INFER = body([1, 16], [1.0] * 16)
 lines = st.sampled_from([
-    b"POST /v2/models/float/infer HTTP/1.1\r\n", b"GET /v2 HTTP/1.1\r\n", b"GET / HTTP/1.0\r\n", b"\r\n", b"\n", b"0\r\n",
+    b"POST /v2/models/float/infer HTTP/1.1\r\n", b"GET /v2 HTTP/1.1\r\n", b"GET / HTTP/1.0\r\n", b"host: localhost\r\n", b"\r\n", b"\n", b"0\r\n",
     b"host: localhost\r\n", b"content-length: %d\r\n" % len(INFER), b"content-length: 0\r\n", b"content-length: -1\r\n",
     b"transfer-encoding: chunked\r\n", b"expect: 100-continue\r\n", b"connection: close\r\n", b"content-encoding: gzip\r\n",
     b"inference-header-content-length: 7\r\n", b"%x\r\n" % len(INFER) + INFER + b"\r\n", INFER, b"upgrade: h2c\r\n",

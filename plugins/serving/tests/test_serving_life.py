@@ -85,7 +85,10 @@ def test_a_client_that_goes_takes_its_request_back(slow: Running) -> None:
     host, _, port = slow.address.partition(":")
     content = body([1, 4], [9.0] * 4)
     with socket.create_connection((host, int(port))) as gone:
-        gone.sendall(b"POST /v2/models/slow/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(content) + content)
+        gone.sendall(
+            b"POST /v2/models/slow/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(content)
+            + content
+        )
         waiting(slow, 2)
     waiting(slow, 1)
     blocked.go.set()
@@ -158,7 +161,7 @@ def test_an_incomplete_request_is_given_up(tmp_path: Path) -> None:
     write_models(tmp_path, {"echo": ""})
     with serving(tmp_path, limits={"read_timeout": "200ms", "idle_timeout": "400ms"}) as running:
         host, _, port = running.address.partition(":")
-        for start in (b"POST /v2", b"POST /v2 HTTP/1.1\r\ncontent-length: 10\r\n\r\nabc"):
+        for start in (b"POST /v2", b"POST /v2 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nabc"):
             with socket.create_connection((host, int(port)), 30) as half:
                 half.sendall(start)
                 assert half.recv(100).startswith(b"HTTP/1.1 408 ")
@@ -199,7 +202,7 @@ def test_requests_behind_a_slow_one_are_not_late_themselves(tmp_path: Path) -> N
         host, _, port = running.address.partition(":")
         content = body([1, 4], [1.0] * 4)
         with socket.create_connection((host, int(port)), 30) as connection:
-            line = b"POST /v2/models/%b/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b"
+            line = b"POST /v2/models/%b/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b"
             connection.sendall(line % (b"slow", len(content), content))
             blocked.entered.acquire()
             connection.sendall(line % (b"echo", len(content), content) * 50)

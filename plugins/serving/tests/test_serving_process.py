@@ -61,7 +61,10 @@ def test_an_answer_on_its_way_is_sent_whole_before_the_end(tmp_path: Path) -> No
     content = body([400, 4000], [0.5] * 1_600_000)
     host, _, port = running.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), 60) as slow:
-        slow.sendall(b"POST /v2/models/same/infer HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(content) + content)
+        slow.sendall(
+            b"POST /v2/models/same/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(content)
+            + content
+        )
         got = slow.recv(1000)
         os.kill(running.process.pid, signal.SIGTERM)
         length = int(got.partition(b"content-length: ")[2].partition(b"\r\n")[0])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deepseek.errors import ConfigError
 from serving_pieces import Running, serving, write_models
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
@@ -42,6 +43,22 @@ def test_version_policies(tmp_path: Path, policy: dict[str, object], served: lis
         assert running.http.get("/v2/models/a").json()["versions"] == served
 
 
+def test_policies_exclude_one_another(tmp_path: Path) -> None:
+    write_models(tmp_path, {"a": ""})
+    with (
+        pytest.raises(ConfigError, match="exclude one another"),
+        serving(tmp_path, versions={"latest": 1, "all": True}),
+    ):
+        pass
+
+
+def test_a_model_may_be_called_server(tmp_path: Path) -> None:
+    write_models(tmp_path, {"server/2": "add 2"})
+    (tmp_path / "server.yaml").write_text("workers: 1\n")
+    with serving(tmp_path) as running:
+        assert running.http.get("/v2/models/server").json()["versions"] == ["2"]
+
+
 def test_a_model_is_unloaded_and_loaded(running: Running) -> None:
     assert running.http.post("/v2/repository/models/b/unload").status_code == 200
     assert running.infer("b", ROW).status_code == 404
@@ -71,6 +88,10 @@ def test_a_reload_that_fails_changes_nothing(running: Running, tmp_path: Path) -
     (tmp_path / "a/3/a-3.puppet").write_text("broken")
     answer = running.http.post("/v2/repository/models/a/load")
     assert answer.status_code == 500
+    assert first(running, "a") == 4.0
+    (tmp_path / "a/3/pipeline.yaml").write_text("modell: x\n")
+    answer = running.http.post("/v2/repository/models/a/load")
+    assert (answer.status_code, "modell" in answer.json()["error"]) == (400, True)
     assert first(running, "a") == 4.0
     assert running.server.ready
 

@@ -105,7 +105,7 @@ def test_openais_client(coded: Running) -> None:
     for wrong in ("", [], ["a", 1], [[]]):
         with pytest.raises(openai.BadRequestError):
             client.embeddings.create(model="embed", input=wrong)  # type: ignore[arg-type]
-    with pytest.raises(openai.BadRequestError, match="not a picture"):
+    with pytest.raises(openai.BadRequestError, match="`color` does not take this text"):
         client.embeddings.create(model="color", input="a")
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from deepseek.plugin import (
     ClosedError,
+    ConfigError,
     DeadlineError,
     DeepSeekError,
     InputError,
@@ -90,7 +91,8 @@ def http_status(error: BaseException) -> int:
     """The HTTP status of an error."""
     if isinstance(error, RefusedError):
         return error.status
-    if isinstance(error, InputError):
+    # A pipeline file that is wrong, when somebody has asked to load it.
+    if isinstance(error, InputError | ConfigError):
         return 400
     return 503 if isinstance(error, UnavailableError | OutOfMemoryError) else 500
 
@@ -99,7 +101,7 @@ def grpc_status(error: BaseException) -> str:
     """The name of the gRPC status code of an error."""
     if isinstance(error, RefusedError):
         return error.grpc
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | ConfigError):
         return "INVALID_ARGUMENT"
     if isinstance(error, DeadlineError):
         return "DEADLINE_EXCEEDED"

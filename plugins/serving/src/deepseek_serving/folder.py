@@ -109,7 +109,7 @@ class Tree:
         return sorted(found)
 
     def versions(self, name: str) -> dict[int, Path]:
-        if not NAME.fullmatch(name) or name == Path(SERVER).stem:
+        if not NAME.fullmatch(name):
             return {}
         found = self._found(name)
         policy = self._settings.models.get(name, self._settings.versions)
@@ -120,8 +120,9 @@ class Tree:
 
     def _found(self, name: str) -> dict[int, Path]:
         folder = self._root / name
-        if (self._root / f"{name}.yaml").is_file():
-            return {1: self._root / f"{name}.yaml"}
+        file = self._root / f"{name}.yaml"
+        if file.name != SERVER and file.is_file():
+            return {1: file}
         if (folder / PIPELINE).is_file():
             return {1: folder / PIPELINE}
         if not folder.is_dir():

@@ -67,11 +67,15 @@ class TracingSettings(Settings):
 
 
 class VersionSettings(Settings):
-    """Which versions of a model are served; one of the three."""
+    """Which versions of a model are served; one of the three, the highest alone where nothing is said."""
 
-    latest: Annotated[int, Meta(ge=1, description="The N highest.")] = 1
+    latest: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="The N highest; nothing said: 1.")] = None
     all: Annotated[bool, Meta(description="All that are there.")] = False
     specific: Annotated[list[Annotated[int, Meta(ge=1)]], Meta(description="These.")] = []
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.latest, self.all, self.specific))) > 1:
+            raise ValueError("`latest`, `all` and `specific` exclude one another")
 
     def pick(self, found: list[int]) -> list[int]:
         """The versions to serve, ascending."""
@@ -79,7 +83,7 @@ class VersionSettings(Settings):
             return sorted(found)
         if self.specific:
             return sorted(set(found) & set(self.specific))
-        return sorted(found)[-self.latest :]
+        return sorted(found)[-(self.latest or 1) :]
 
 
 class ServerSettings(Settings):

@@ -1,9 +1,28 @@
-"""Writing to a client at once."""
+"""A client's socket: set up when it connects, and written to at once."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
+
+#: A peer that says nothing is asked whether it is there: after so many seconds, so often, so many times.
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
+
+def set_up(transport: asyncio.BaseTransport) -> int | None:
+    """The socket of a new connection, for `write_now`; None: what is written has to be encrypted.
+
+    A peer that lost its power or its network ends a connection after two minutes, streams on it included.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            # Not every system has all of them.
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return None if transport.get_extra_info("ssl_object") is not None else sock.fileno()
 
 
 def write_now(transport: asyncio.Transport, plain: int | None, data: bytes) -> None:

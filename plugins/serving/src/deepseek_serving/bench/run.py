@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 import numpy as np
 
-from deepseek.plugin import DeepSeekError
+from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.bench import load
 from deepseek_serving.bench.load import Sample, Target
 from deepseek_serving.bench.result import NAMES, Result, evaluate
@@ -51,6 +51,9 @@ def target(url: str, key: str, ca: Path | None, model: str, shapes: dict[str, li
 
     path = f"/v2/models/{quote(model, safe='')}"
     inputs = Client(url, key, ca).json(path)["inputs"]
+    for name in shapes.keys() - {spec["name"] for spec in inputs}:
+        has = ", ".join(spec["name"] for spec in inputs)
+        raise InputError(f"the model has no input `{name}`", hint=f"its inputs are: {has}")
     chance = np.random.default_rng(0)
     tensors, raws = [], []
     for spec in inputs:

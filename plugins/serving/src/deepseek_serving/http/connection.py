@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from deepseek_serving.http.incoming import DIRECT, Asked, Incoming
 from deepseek_serving.http.message import Headers, head
-from deepseek_serving.writing import write_now
+from deepseek_serving.writing import set_up, write_now
 
 if TYPE_CHECKING:
     from deepseek_serving.access import AccessLog
@@ -33,7 +33,7 @@ class Connection(Incoming):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._plain = None if self.encrypted else self._transport.get_extra_info("socket").fileno()
+        self._plain = set_up(transport)
         self._front.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

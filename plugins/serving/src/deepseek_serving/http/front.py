@@ -104,15 +104,21 @@ class Front:
 
     def look(self, head: Head) -> None:
         """Find what follows from a head: whether it is served, and whether by the road of inference."""
+        if head.chunks and sum(name == b"host" for name, _ in head.headers) != 1:
+            # Of two, each side of a proxy might believe another. Source: RFC 9112, section 3.2.
+            head.serve = partial(self._refuse, 400, "a request of HTTP/1.1 has one `Host`")
+            return
         wrong = self._browsers.wrong(head)
         if wrong:
-            head.serve = partial(self._forbid, wrong)
+            head.serve = partial(self._refuse, 403, wrong)
             return
         ask = self._road.look(head) if head.method == "POST" else None
         head.serve = self._exchange if ask is None else partial(self._road.ask, ask)
 
-    def _forbid(self, why: str, connection: Connection, head: Head, body: bytes | memoryview, own: bool) -> None:
-        connection.respond(403, JSON, [self.error_body(why)])
+    def _refuse(
+        self, status: int, why: str, connection: Connection, head: Head, body: bytes | memoryview, own: bool
+    ) -> None:  # fmt: skip
+        connection.respond(status, JSON, [self.error_body(why)])
 
     def _exchange(self, connection: Connection, head: Head, body: bytes | memoryview, own: bool) -> None:
         Exchange(connection, head, body, self._loop).begin(self._app)

@@ -19,7 +19,6 @@ from deepseek_serving.errors import NotReadyError
 from deepseek_serving.http.message import Head, Headers
 
 if TYPE_CHECKING:
-    from deepseek_serving.http.connection import Connection
     from deepseek_serving.http.front import Front
 
 #: Bodies that are not complete with their first read and have at least this many bytes to come are read directly.

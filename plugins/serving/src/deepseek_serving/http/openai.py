@@ -143,7 +143,10 @@ async def _embed(
     """The vector of a text or of a list of tokens, and how many tokens there were."""
     if isinstance(item, str):
         # As bytes: a text could be taken for the path of a file of the server's.
-        rows = await predict(served, item.encode("utf-8", "surrogatepass"), question, trace)
+        try:
+            rows = await predict(served, item.encode("utf-8", "surrogatepass"), question, trace)
+        except InputError as error:
+            raise InputError(f"the model `{served.name}` does not take this text: {error.what}") from error
     else:
         pipeline = served.pipeline
         question.inputs = _tokens(served, item)

@@ -14,6 +14,7 @@ from deepseek_serving.http2.headers import HeaderReader
 from deepseek_serving.http2.incoming import Incoming
 from deepseek_serving.http2.outgoing import Outgoing
 from deepseek_serving.http2.streams import WINDOW, Piece, Stream
+from deepseek_serving.writing import set_up
 
 #: Streams that a client may have open, and bytes that it may send on all of them before it is told to go on.
 STREAMS, _WINDOW = 1024, 16 << 20
@@ -44,8 +45,7 @@ class Connection(Incoming, Outgoing):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        encrypted = transport.get_extra_info("ssl_object") is not None
-        self._plain = None if encrypted else transport.get_extra_info("socket").fileno()
+        self._plain = set_up(transport)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
         self._front.opened(self)
