@@ -243,19 +243,24 @@ class Soak:
 
     async def load(self, rate: float, seconds: float) -> None:
         """An open loop: requests come whether or not earlier ones are answered, as far as this client carries them."""
-        start, tasks = time.monotonic(), set()
+        start, tasks, places = time.monotonic(), set(), asyncio.Semaphore(CONNECTIONS)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            places.release()
+
         at = 0.0
-        while at < seconds:
+        while at < seconds and time.monotonic() - start < seconds:
             at += self.chance.expovariate(rate)
             wait = start + at - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
-            if len(tasks) >= CONNECTIONS:
+            if places.locked():
                 self.seen["held back"] += 1
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await places.acquire()
             task = asyncio.ensure_future(self.request())
             tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            task.add_done_callback(ended)
         await asyncio.wait(tasks, timeout=30)
 
     async def come_and_go(self) -> None:
