@@ -181,9 +181,11 @@ def check(server: Server, kind: str) -> None:
 def compare(model: str, names: list[str], seconds: float, rounds: int) -> list[dict[str, Any]]:
     """All servers of a model, started together, measured in turn."""
     chosen = [name for name in names if model in SERVERS[name]]
-    servers = [Server(name, model, 18000 + 10 * index) for index, name in enumerate(chosen)]
+    servers: list[Server] = []
     seen: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     try:
+        for index, name in enumerate(chosen):
+            servers.append(Server(name, model, 18000 + 10 * index))
         for server in servers:
             for kind in SERVERS[server.name][model][1]:
                 check(server, kind)
