@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 from deepseek.errors import NOBODYS_FAULT
@@ -28,27 +28,28 @@ class Observed:
         self._device = device
 
     def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:
-        start = time.perf_counter()
-        error: BaseException | None = None
+        start = perf_counter()
         try:
-            return self._execute(inputs, shares)
+            answer = self._execute(inputs, shares)
         except BaseException as exc:
-            error = exc
+            self._tell(Batch(shares, self._device, perf_counter() - start, exc))
             raise
-        finally:
-            batch = Batch(shares, self._device, time.perf_counter() - start, error)
-            for observer in self._observers:
-                try:
-                    observer.batch(batch)
-                except NOBODYS_FAULT:
-                    raise
-                # An observer's fault must not cost anybody an answer.
-                except BaseException as exc:
-                    self._note(observer, exc)
+        self._tell(Batch(shares, self._device, perf_counter() - start, None))
+        return answer
 
     def __getattr__(self, name: str) -> Any:
         # What an executor does beyond the protocol stays in reach.
         return getattr(self._executor, name)
+
+    def _tell(self, batch: Batch) -> None:
+        for observer in self._observers:
+            try:
+                observer.batch(batch)
+            except NOBODYS_FAULT:
+                raise
+            # An observer's fault must not cost anybody an answer.
+            except BaseException as exc:
+                self._note(observer, exc)
 
     def _note(self, observer: Observer, error: BaseException) -> None:
         """An observer has failed, which must not fill the log."""

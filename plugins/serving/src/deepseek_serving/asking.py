@@ -31,8 +31,9 @@ async def ask(model: Served, question: Question, trace: Trace | None = None) -> 
         trace: called with the call, to have it traced.
     """
     _in_time(model, question)
-    if trace is None and model.prompt(question):
-        return model.execute(question, monotonic())
+    outputs = model.execute(question, monotonic()) if trace is None else None
+    if outputs is not None:
+        return outputs
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     call = Call(model, question, lambda _: done.set(), monotonic())

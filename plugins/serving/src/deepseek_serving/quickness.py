@@ -17,22 +17,14 @@ class Quickness:
 
     Attributes:
         alone: seconds of an execution when nothing else ran; 0.0: not known.
+        took: seconds of each execution since the last look.
     """
 
     def __init__(self) -> None:
         self.alone = 0.0
+        self.took: list[float] = []
         self._spent = self._runs = 0.0
         self._banned = 0
-
-    def ran(self, seconds: float) -> bool:
-        """An execution on the loop has ended; False: no other there before the next look, which tells if that is usual.
-
-        Args:
-            seconds: what it took.
-        """
-        self._spent += seconds
-        self._runs += 1.0
-        return seconds <= OUTLIER
 
     def look(self, limit: float) -> bool:
         """Whether the model is quick.
@@ -43,6 +35,9 @@ class Quickness:
         Args:
             limit: seconds that an execution may take.
         """
+        took, self.took = self.took, []
+        self._spent += sum(took)
+        self._runs += len(took)
         if (self._runs >= _ENOUGH or self._spent >= _MUCH) and self._spent / self._runs > limit:
             self._spent = self._runs = 0.0
             self._banned = _BANNED

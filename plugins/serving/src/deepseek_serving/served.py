@@ -131,29 +131,27 @@ class Served:
         earned = self._quickness.look(limit) and plain and traffic.back >= _EARNED
         self._run = pipeline.run if earned and pipeline is not None else None
 
-    def prompt(self, question: Question) -> bool:
-        """Whether a request may be executed here and now."""
-        if self._run is None or question.options.deadline is not None or question.sequence:
-            return False
-        for tensor in question.inputs.values():  # noqa: SIM110 -- a generator costs more than the rest
+    def execute(self, question: Question, arrived: float) -> Mapping[str, Any] | None:
+        """Execute a request here and now, and count it; None: that may not be. Raises DeepSeekError."""
+        run = self._run
+        if run is None or question.options.deadline is not None or question.sequence:
+            return None
+        for tensor in question.inputs.values():
             # Quick is what it was for one row; many of them are another matter.
             if tensor.nbytes > _SMALL:
-                return False
-        return True
-
-    def execute(self, question: Question, arrived: float) -> Mapping[str, Any]:
-        """Execute a request here and now, and count it. Raises DeepSeekError."""
-        assert self._run is not None  # noqa: S101 -- `prompt` was asked
+                return None
         start = self.entered = monotonic()
         try:
-            outputs = self._run(question.inputs, question.options)
+            outputs = run(question.inputs, question.options)
         except Exception as error:
             self.statistics.failed(cause(error), monotonic() - arrived)
             raise
         finally:
             self.entered = 0.0
         end = monotonic()
-        if not self._quickness.ran(end - start):
+        self._quickness.took.append(end - start)
+        if end - start > OUTLIER:
+            # Until the next look, which tells whether that is usual.
             self._run = None
         self.statistics.succeeded(arrived, start, start, end, end)
         return outputs

@@ -74,8 +74,8 @@ class Infer(Unary):
         service, arrived, asking = self._carrier.service, self._stream.connection.active, self.asking()
         model, question = service.question(request, asking, own=self._own)
         trace = service.server.trace(asking.headers)
-        if trace is None and model.prompt(question):
-            outputs = model.execute(question, arrived)
+        outputs = model.execute(question, arrived) if trace is None else None
+        if outputs is not None:
             self.answer(service.response(model, question, outputs))
             return
         self._asked = call = Call(model, question, self._done, arrived)

@@ -47,14 +47,16 @@ class Connection(Incoming):
         self._ahead.clear()
 
     def pause_writing(self) -> None:
+        self.stuck = True
         self.writable.clear()
         self.pause()
 
     def resume_writing(self) -> None:
+        self.stuck = False
         self.writable.set()
         self.active = monotonic()
         if self.busy is None and self._ahead:
-            self._serve(*self._ahead.popleft())
+            self._take(*self._ahead.popleft())
         self._read_on()
 
     def respond(
@@ -64,14 +66,13 @@ class Connection(Incoming):
         asked = self.busy
         if asked is None or self._closing:
             return
-        close = not asked.keep_alive or self._front.draining
-        length = 0
-        for part in parts:
-            length += len(part)
-        if self._front.access is not None:
-            more = [*more, self._front.access.answered(self, asked, status, length)]
+        front = self._front
+        close = front.draining or not asked.keep_alive
+        length = sum(map(len, parts))
+        if front.access is not None:
+            more = [*more, front.access.answered(self, asked, status, length)]
         if status >= 400:
-            self._front.refusals.http(status)
+            front.refusals.http(status)
         top = head(status, length, kind, more, close=close)
         if asked.method == "HEAD":
             self._send(top)
@@ -100,7 +101,7 @@ class Connection(Incoming):
 
     def _read_on(self) -> None:
         """Read again, when nothing waits and the client reads."""
-        if self._paused and not self._ahead and self.writable.is_set() and not self._deaf:
+        if self._paused and not (self._ahead or self.stuck or self._deaf):
             self._paused = False
             if self.began is not None:
                 # What has come so far waited for us, not we for it.
@@ -120,7 +121,7 @@ class Connection(Incoming):
         self.active = monotonic()
         if close:
             self._end()
-        elif self._ahead and self.writable.is_set():
+        elif self._ahead and not self.stuck:
             asked = self._ahead.popleft()
             self._read_on()
             # Not here and now: answers that are at hand would pile up as calls within calls.
@@ -212,7 +213,8 @@ class Connection(Incoming):
 
     def _resume(self, asked: Asked) -> None:
         if not self._closing:
-            self._serve(*asked)
+            self.busy = None
+            self._take(*asked)
 
     def _end(self) -> None:
         """Let what is written reach the client, and no more."""

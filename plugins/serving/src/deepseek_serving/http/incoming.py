@@ -43,7 +43,8 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         arrived: when the request that is being answered was complete.
         active: when something last happened.
         began: since when a request is incomplete; None: none is.
-        writable: unset while the client does not read.
+        stuck: the client does not read what is written.
+        writable: unset while it does not.
     """
 
     def __init__(self, front: Front) -> None:
@@ -65,6 +66,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self.abandon: Any = None
         self.active = self.arrived = monotonic()
         self.began: float | None = None
+        self.stuck = False
         self.writable = asyncio.Event()
         self.writable.set()
 
@@ -142,24 +144,22 @@ class Incoming(asyncio.BufferedProtocol, ABC):
 
     def _recognize(self, count: int) -> bool:
         """Take one whole request, or one whose body is still to come, whose head has come before."""
-        scratch = self._front.scratch
+        front = self._front
+        scratch = front.scratch
         end = scratch.find(_END, 0, count) + 4
-        found = self._front.heads.get(bytes(scratch[:end])) if end > 3 else None
+        found = front.heads.get(bytes(scratch[:end])) if end > 3 else None
         if found is None:
             return False
         length = found.length or 0
-        if count - end > length:
-            # Something follows it: the parser takes them apart.
+        if count - end == length:
+            self._take(found, bytes(scratch[end:count]), False)
+            return True
+        if count - end > length or length < DIRECT:
+            # Something follows it, or it is a small one in pieces: the parser takes them apart.
             return False
         self._head = found
-        if count - end == length:
-            self._complete(bytes(scratch[end:count]), own=False)
-        elif length < DIRECT:
-            # Small bodies in pieces are the parser's, too: it is told what it has missed.
-            return False
-        else:
-            self.began = self.active
-            self._read_directly(length, memoryview(scratch)[end:count])
+        self.began = self.active
+        self._read_directly(length, memoryview(scratch)[end:count])
         return True
 
     def _parse(self, data: bytearray) -> None:
@@ -219,21 +219,20 @@ class Incoming(asyncio.BufferedProtocol, ABC):
             self._complete(direct.content, own=True)
 
     def _complete(self, body: bytes | memoryview, *, own: bool) -> None:
-        found = self._head
-        self.began = None
-        if self._deaf or found is None:
-            return
-        if self.busy is None and self.writable.is_set():
-            self._serve(found, body, own)
-        else:
-            self._ahead.append((found, body, own))
-            if len(self._ahead) > AHEAD or len(body) > DIRECT:
-                self.pause()
+        found, self.began = self._head, None
+        if found is not None and not self._deaf:
+            self._take(found, body, own)
 
-    def _serve(self, found: Head, body: bytes | memoryview, own: bool) -> None:
-        self.busy = found
-        self.arrived = self.active
-        found.serve(self, found, body, own)
+    def _take(self, found: Head, body: bytes | memoryview, own: bool) -> None:
+        """Serve a request, or keep it until those before it are answered and read."""
+        if self.busy is None and not self.stuck:
+            self.busy = found
+            self.arrived = self.active
+            found.serve(self, found, body, own)
+            return
+        self._ahead.append((found, body, own))
+        if len(self._ahead) > AHEAD or len(body) > DIRECT:
+            self.pause()
 
     def _too_long(self) -> None:
         self.refuse(431, f"the head of the request is larger than {self._front.limits.head} bytes")

@@ -115,8 +115,8 @@ class InferRoad:
                 question = self._question(model, ask, connection.arrived, body, own, tenant)
             except DeepSeekError as error:
                 raise model.refused(error) from None
-            if self.tracing is None and model.prompt(question):
-                outputs = model.execute(question, connection.arrived)
+            outputs = model.execute(question, connection.arrived) if self.tracing is None else None
+            if outputs is not None:
                 self._write(connection, model, question, outputs, ask.accepts, [])
                 return
             call = HttpCall(self, connection, ask, model, question)

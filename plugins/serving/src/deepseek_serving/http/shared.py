@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from deepseek_serving.http.connection import Connection
 from deepseek_serving.workers.slots import AHEAD, ANSWERING, ASKED, IDLE, PART, Slots
+from deepseek_serving.writing import write_now
 
 if TYPE_CHECKING:
     from deepseek_serving.http.front import Front
@@ -33,12 +34,13 @@ class SharedConnection(Connection):
 
     def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         # Before the read, not after it: what has left the kernel another worker would miss.
-        state = self._states[self._slot]
-        if state == IDLE:
-            self._states[self._slot] = ASKED
-        elif state == ANSWERING:
-            self._states[self._slot] = AHEAD
-        return super().get_buffer(sizehint)
+        states, slot = self._states, self._slot
+        state = states[slot]
+        if state == ANSWERING:
+            states[slot] = AHEAD
+        elif state == IDLE:
+            states[slot] = ASKED
+        return self._front.scratch if self._direct is None else self._direct.rest
 
     def write(self, data: bytes) -> None:
         self._answering(len(data))
@@ -61,7 +63,7 @@ class SharedConnection(Connection):
 
     def _send(self, data: bytes) -> None:
         self._answering(len(data))
-        super()._send(data)
+        write_now(self._transport, self._plain, data)
 
     def _send_large(self, parts: list[bytes | memoryview]) -> None:
         self._answering(sum(map(len, parts)))

@@ -116,18 +116,24 @@ class Frame:
         """An answer with all tensors as numbers in JSON; None where one is not of that kind."""
         parts = [self._open]
         for name, array in outputs.items():
-            if type(array) is not np.ndarray or array.dtype not in PLAIN:
+            if type(array) is not np.ndarray:
                 return None
-            key = (name, array.dtype, array.shape)
-            top = self._tensors.get(key)
+            top = self._tensors.get((name, array.dtype, array.shape))
             if top is None:
-                if len(self._tensors) > _SHAPES:
-                    self._tensors.clear()
-                made = _encode(JsonTensor(name, _datatype(array.dtype), array.shape))
-                top = self._tensors[key] = made.removesuffix(b"}") + b',"data":'
+                if array.dtype not in PLAIN:
+                    return None
+                top = self._top(name, array)
             parts += (top, _encode(array.ravel().tolist()), b"},")
         parts[-1] = b"}]}"
         return b"".join(parts) if outputs else None
+
+    def _top(self, name: str, array: Tensor) -> bytes:
+        """What stands before a tensor's numbers."""
+        if len(self._tensors) > _SHAPES:
+            self._tensors.clear()
+        made = _encode(JsonTensor(name, _datatype(array.dtype), array.shape)).removesuffix(b"}") + b',"data":'
+        self._tensors[name, array.dtype, array.shape] = made
+        return made
 
     def binary(self, question: Question, outputs: Mapping[str, Any]) -> tuple[bytes, list[memoryview | bytes]] | None:
         """An answer with all tensors as numbers in binary form; None where one is not of that kind."""

@@ -54,19 +54,17 @@ def reader(signature: Signature) -> Reader:
         kind = QuickRequest[int]
     else:
         return lambda body: None
-    decode = msgspec.json.Decoder(kind).decode
-    dtypes = {datatype: np.dtype(NUMPY[datatype]) for datatype in kinds}
+    decode, array = msgspec.json.Decoder(kind).decode, np.array
+    dtypes = {(name, datatype): np.dtype(NUMPY[datatype]) for name, datatype in datatypes.items()}
 
     def read(body: bytes | memoryview) -> Question | None:
         try:
             request = decode(body)
             tensors = {}
             for tensor in request.inputs:
-                name, datatype = tensor.name, tensor.datatype
-                if datatype != datatypes[name]:
-                    return None
-                tensors[name] = np.array(tensor.data, dtypes[datatype]).reshape(tensor.shape)
-        # Not JSON, not of these types, an unknown name, out of range, of another size.
+                name = tensor.name
+                tensors[name] = array(tensor.data, dtypes[name, tensor.datatype]).reshape(tensor.shape)
+        # Not JSON, not of these types, an unknown name or another datatype, out of range, of another size.
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, ValueError, OverflowError):
             return None
         return Question(tensors, request.id) if len(tensors) == len(request.inputs) else None
