@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving_pieces import Running, body, serving, write_models
+from serving_pieces import Blocked, Running, body, serving, write_models
 
 GOOD = body([1, 16], [1.0] * 16)
 
@@ -119,6 +119,31 @@ def test_a_client_that_waits_for_permission(shared: Running) -> None:
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
 
 
+def test_one_that_waits_behind_another_request(tmp_path: Path) -> None:
+    write_models(tmp_path, {"slow": {}})
+    blocked, content = Blocked("slow.puppet"), body([1, 4], [1.0] * 4)
+    top = b"POST /v2/models/slow/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n" % len(content)
+    with serving(tmp_path) as running:
+        host, _, port = running.address.partition(":")
+        with socket.create_connection((host, int(port)), 30) as client, client.makefile("rb") as answers:
+            client.sendall(top + b"\r\n" + content)
+            blocked.entered.acquire()
+            client.sendall(top + b"expect: 100-continue\r\nconnection: close\r\n\r\n")
+            blocked.go.set()
+            came = b""
+            while not came.endswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
+                came += answers.read(1)
+            assert came.startswith(b"HTTP/1.1 200 OK")
+            client.sendall(content)
+            assert answers.read().startswith(b"HTTP/1.1 200 OK")
+
+
+def test_an_older_client_is_told_that_its_connection_ends(shared: Running) -> None:
+    for _ in range(2):
+        answer = exchange(shared, b"GET /v2/health/live HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        assert b"\r\nconnection: close\r\n" in answer
+
+
 def test_numbers_of_any_length_in_headers(shared: Running) -> None:
     for header in (b"content-length", b"inference-header-content-length"):
         for digits in (b"9" * 30, b"9" * 5000):
@@ -148,6 +173,7 @@ def test_large_bodies_are_read_as_far_as_memory_is_allowed(tmp_path: Path) -> No
             while running.on_loop(lambda: running.server.memory.held) < 1.5 * len(large):
                 pass
             assert exchange(running, plain).startswith(b"HTTP/1.1 503 ")
+
             assert exchange(running, chunked).startswith(b"HTTP/1.1 503 ")
             one.sendall(plain[-10:])
             assert one.recv(99).startswith(b"HTTP/1.1 200 ")
@@ -155,6 +181,23 @@ def test_large_bodies_are_read_as_far_as_memory_is_allowed(tmp_path: Path) -> No
         while not exchange(running, plain).startswith(b"HTTP/1.1 200 "):
             pass
         assert exchange(running, chunked).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_head_that_is_known_changes_nothing_of_that(tmp_path: Path) -> None:
+    write_models(tmp_path, {"float": {"onnx": {}}})
+    content = body([100, 16], [0.12345678] * 1600)
+    assert 16 << 10 < len(content) < 20 << 10
+    head = b"POST /v2/models/float/infer HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    plain = head % len(content) + content
+    with serving(tmp_path, limits={"memory": 30 << 10}) as running:
+        for _ in range(3):
+            assert exchange(running, plain).startswith(b"HTTP/1.1 200 ")
+        host, _, port = running.address.partition(":")
+        with socket.create_connection((host, int(port))) as half:
+            half.sendall(head % (25 << 10) + bytes(20 << 10))
+            while running.on_loop(lambda: running.server.memory.held) < 20 << 10:
+                pass
+            assert exchange(running, plain).startswith(b"HTTP/1.1 503 ")
 
 
 def test_an_old_client_gets_a_stream_until_the_connection_ends(shared: Running) -> None:

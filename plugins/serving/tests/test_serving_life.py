@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-from http2_peer import PREFACE, frame
 from tritonclient.utils import InferenceServerException
 
 from serving_pieces import Blocked, Running, body, serving, triton_client, works, write_models
@@ -168,29 +167,6 @@ def test_an_incomplete_request_is_given_up(tmp_path: Path) -> None:
                 assert half.recv(100).startswith(b"HTTP/1.1 408 ")
         with socket.create_connection((host, int(port)), 30) as idle:
             assert idle.recv(100) == b""
-
-
-def timer(server: int, client: int) -> str:
-    """What the server's end of a connection waits for, by the kernel's own table: ``02`` is keepalive."""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        _, local, remote, _, _, timers, *_ = line.split()
-        if (int(local[-4:], 16), int(remote[-4:], 16)) == (server, client):
-            return timers[:2]
-    raise AssertionError("there is no such connection")
-
-
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the kernel's table of connections is Linux's")
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_a_peer_that_says_nothing_is_asked_whether_it_is_there(shared: Running, protocol: str) -> None:
-    address = shared.address if protocol == "http" else shared.grpc
-    said = {"http": b"GET /v2 HTTP/1.1\r\nhost: localhost\r\n\r\n", "grpc": PREFACE + frame(4, 0, 0)}[protocol]
-    host, _, port = address.partition(":")
-    with socket.create_connection((host, int(port)), 30) as connection:
-        connection.sendall(said)
-        assert connection.recv(100)
-        # Until what it said has reached the client, it waits for that.
-        while timer(int(port), connection.getsockname()[1]) != "02":
-            pass
 
 
 def test_too_many_connections_are_refused(tmp_path: Path) -> None:

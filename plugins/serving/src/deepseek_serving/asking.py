@@ -22,32 +22,49 @@ _BEHIND = 4096
 _UNPACKING = 1024
 
 
-async def ask(model: Served, question: Question, trace: Trace | None = None) -> Mapping[str, Any]:
+async def ask(
+    model: Served, question: Question, trace: Trace | None = None, render: Callable[[Mapping[str, Any]], Any] = dict
+) -> Any:
     """The model's answer; cancelling the task takes the request back. Raises DeepSeekError.
 
     Args:
         model: who is asked.
         question: what.
         trace: called with the call, to have it traced.
+        render: what becomes of the outputs, and may raise: a request whose answer can't be sent has failed.
     """
     _in_time(model, question)
     outputs = model.execute(question, monotonic()) if trace is None else None
     if outputs is not None:
-        return outputs
+        try:
+            return render(outputs)
+        except Exception as error:
+            raise model.spoiled(error) from None
     loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-    call = Call(model, question, lambda _: done.set(), monotonic())
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def settled(call: Call) -> None:
+        answer = None
+        if call.error is None:
+            try:
+                answer = render(call.outputs or {})
+            except Exception as error:
+                call.error = error
+        if not done.cancelled():
+            done.set_result(answer)
+
+    call = Call(model, question, settled, monotonic())
     if trace is not None:
         trace(call)
     model.submit(call, loop)
     try:
-        await done.wait()
+        answer = await done
     except asyncio.CancelledError:
         call.cancel()
         raise
     if call.error is not None:
         raise call.error
-    return call.outputs or {}
+    return answer
 
 
 async def stream(

@@ -38,7 +38,7 @@ class Memory:
         while self._given:
             self.held -= self._given.popleft()
         if self.held + length > self.limit:
-            raise NotReadyError(f"requests of {self.limit} bytes are being read or answered already", retry_after=1)
+            raise NotReadyError(f"requests of {self.limit} are being read or answered already", retry_after=1)
         self.held += length
 
     def give(self, length: int) -> None:
@@ -158,7 +158,7 @@ def unpacked(body: bytes | memoryview, encoding: bytes, limit: int) -> bytes:
     except zlib.error as exc:
         raise InputError(f"the body is not {encoding.decode('latin-1')}: {exc}") from exc
     if len(content) > limit:
-        raise TooLargeError(f"the body unfolds to more than {limit} bytes")
+        raise TooLargeError(f"the body unfolds to more than {limit}")
     if not unpack.eof:
         raise InputError(f"the body is cut short: its {encoding.decode('latin-1')} does not end")
     return content

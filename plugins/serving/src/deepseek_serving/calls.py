@@ -131,7 +131,9 @@ class Call:
             self._timer.cancel()
         self.error = error
         self.model.settled(self)
+        # Which tells, in `error`, if the answer can't be sent as it is wanted.
         self._done(self)
+        error = self.error
         if error is None:
             now = monotonic()
             self.model.statistics.succeeded(self.arrived, self.queued, self.started, self.ended, now)

@@ -23,7 +23,7 @@ from deepseek_serving.calls import Call
 from deepseek_serving.errors import NotReadyError, cause
 from deepseek_serving.handover import Handover, Traffic
 from deepseek_serving.oip import quick
-from deepseek_serving.oip.answers import Frame
+from deepseek_serving.oip.answers import Frame, check_wishes
 from deepseek_serving.oip.recipes import Recipes
 from deepseek_serving.oip.requests import Question
 from deepseek_serving.quickness import OUTLIER, Quickness
@@ -77,6 +77,7 @@ class Served:
         self.state, self.reason = "LOADING", ""
         self.pipeline: deepseek.Pipeline | None = None
         self.signature = Signature()
+        self._outputs: frozenset[str] = frozenset()
         self.settings = ServingSettings()
         self.labels: Mapping[str, Sequence[str]] = {}
         self.frame = Frame(name, version)
@@ -98,11 +99,12 @@ class Served:
             what = f"the model `{self.name}` is not ready: {self.reason or self.state.lower()}"
             raise self.refused(NotReadyError(what))
         question = call.question
-        if question.sequence:
-            try:
+        try:
+            check_wishes(question, self._outputs)
+            if question.sequence:
                 self.sequences.check(question)
-            except InputError as error:
-                raise self.refused(error) from None
+        except InputError as error:
+            raise self.refused(error) from None
         deadline = question.options.deadline
         if deadline is not None:
             call.watch(loop, deadline)
@@ -142,6 +144,8 @@ class Served:
                 return None
         start = self.entered = monotonic()
         try:
+            if question.wishes:
+                check_wishes(question, self._outputs)
             outputs = run(question.inputs, question.options)
         except Exception as error:
             self.statistics.failed(cause(error), monotonic() - arrived)
@@ -155,6 +159,11 @@ class Served:
             self._run = None
         self.statistics.succeeded(arrived, start, start, end, end)
         return outputs
+
+    def spoiled(self, error: Exception) -> Exception:
+        """What `execute` gave could not be sent as the request wants it; the error. Before anything else is done."""
+        self.statistics.spoiled(cause(error))
+        return error
 
     def send(self, call: Call) -> None:
         """Give a request to the scheduler. Raises DeepSeekError."""
@@ -193,6 +202,7 @@ class Served:
         """Let a pipeline take the requests from now on; the one that did so far. On the loop."""
         before, self.pipeline = self.pipeline, pipeline
         self.signature = pipeline.signature
+        self._outputs = frozenset(spec.name for spec in pipeline.signature.outputs)
         self.settings = pipeline.plan.config[ServingSettings]
         self._send, self._run = pipeline.send, None
         # What the one before has not given back it never will, or will tell its own.

@@ -69,15 +69,19 @@ class Statistics:
 
     def succeeded(self, arrived: float, queued: float, started: float, ended: float, answered: float) -> None:
         """Count a request from its points in time, all of one clock, in seconds."""
-        notes = self._notes
-        notes.append((arrived, queued, started, ended, answered))
-        if len(notes) >= _NOTES:
+        if len(self._notes) >= _NOTES:
             self.fold()
+        self._notes.append((arrived, queued, started, ended, answered))
 
     def failed(self, why: str, seconds: float) -> None:
         """Count a request that got an error."""
         self._spans["fail"].add(seconds)
         self._errors[why] = self._errors.get(why, 0) + 1
+
+    def spoiled(self, why: str) -> None:
+        """The request that was counted just now got an error after all."""
+        arrived, *_, answered = self._notes.pop()
+        self.failed(why, answered - arrived)
 
     def close(self) -> None:
         """As an observer: there is nothing to be written."""

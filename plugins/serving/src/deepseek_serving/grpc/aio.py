@@ -99,8 +99,11 @@ class AioCarrier:
 
     async def _infer(self, raw: bytes, asking: Asking) -> bytes:
         model, question = self._service.question(raw, asking)
-        outputs = await ask(model, question, self._server.trace(asking.headers))
-        return b"".join(self._service.response(model, question, outputs))
+        trace = self._server.trace(asking.headers)
+        answer: bytes = await ask(
+            model, question, trace, lambda outputs: b"".join(self._service.response(model, question, outputs))
+        )
+        return answer
 
     async def _stream(self, incoming: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()

@@ -76,7 +76,10 @@ class Infer(Unary):
         trace = service.server.trace(asking.headers)
         outputs = model.execute(question, arrived) if trace is None else None
         if outputs is not None:
-            self.answer(service.response(model, question, outputs))
+            try:
+                self.answer(service.response(model, question, outputs))
+            except Exception as error:
+                raise model.spoiled(error) from None
             return
         self._asked = call = Call(model, question, self._done, arrived)
         if trace is not None:
@@ -97,6 +100,7 @@ class Infer(Unary):
             try:
                 self.answer(self._carrier.service.response(call.model, call.question, call.outputs or {}))
             except Exception as exc:
+                call.error = exc
                 self.fail(exc)
 
     def gone(self) -> None:

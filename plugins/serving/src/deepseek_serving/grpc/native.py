@@ -104,7 +104,7 @@ class NativeCarrier:
         if wrong:
             return Opening(headers, name=wrong)
         if sum(len(name) + len(value) + 32 for name, value in headers) > self.limits.head:
-            return self._refusing(headers, TooLargeError(f"the headers are larger than {self.limits.head} bytes"))
+            return self._refusing(headers, TooLargeError(f"the headers are larger than {self.limits.head}"))
         given = dict(headers)
         if given[b":method"] != b"POST":
             return Opening(headers, refusal=status.NOT_POST)

@@ -194,7 +194,7 @@ class Conversation:
         try:
             parts = self._service.response(call.model, call.question, chunk)
         except Exception as error:
-            self._fail(call.question.id, error)
+            call.settle(error)
             return
         if not call.last and self._behind():
             call.settle(SlowReaderError("the client does not read its responses"))

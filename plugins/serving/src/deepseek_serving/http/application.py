@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -128,7 +129,7 @@ class Pages:
     async def generate(self, request: Request) -> Response:
         """Plain JSON in and out."""
         served, question = await self._generate(request)
-        return Json(generate.answer(served, question, await ask(served, question, self._trace(request))))
+        return Json(await ask(served, question, self._trace(request), partial(generate.answer, served, question)))
 
     async def generate_stream(self, request: Request) -> Response:
         """Plain JSON in, server-sent events out."""

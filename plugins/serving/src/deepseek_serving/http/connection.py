@@ -129,6 +129,8 @@ class Connection(Incoming):
             asyncio.get_running_loop().call_soon(self._resume, asked)
         elif self._refusal is not None:
             self.refuse(*self._refusal)
+        elif self.began is not None:
+            self.invite()
 
     def refuse(self, status: int, why: str) -> None:
         """Answer what is no request that could be served, and end the connection."""
@@ -189,6 +191,11 @@ class Connection(Incoming):
     def draining(self) -> bool:
         """Whether the server is ending."""
         return self._front.draining
+
+    @property
+    def unread(self) -> bool:
+        """Whether what was written has not left, and nobody is writing more: it is for the client to read it."""
+        return self.stuck or (self.busy is None and self._transport.get_write_buffer_size() > 0)
 
     def look(self) -> None:
         """Note whether a client that reads slowly has read anything."""

@@ -164,7 +164,7 @@ class Front:
         now, limits = monotonic(), self.limits
         self.looks += 1
         for connection in list(self._connections):
-            if connection.stuck:
+            if connection.unread:
                 connection.look()
                 if now - connection.active > limits.idle_timeout:
                     connection.abort()

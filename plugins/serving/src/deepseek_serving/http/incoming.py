@@ -43,8 +43,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         arrived: when the request that is being answered was complete.
         active: when something last happened.
         began: since when a request is incomplete; None: none is.
-        stuck: the client does not read what is written.
-        writable: unset while it does not.
+        stuck, writable: whether the client does not read what is written, and the event of its reading again.
     """
 
     def __init__(self, front: Front) -> None:
@@ -55,18 +54,16 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self._headers: Headers = []
         self._head: Head | None = None
         self._parts = Parts(front.memory)
-        self._length = 0
-        #: Bytes that were read of a request whose head is not complete.
-        self._unread = self._trailers = 0
+        #: Bytes of the body, of what was read of a request whose head is not complete, and of trailers.
+        self._length = self._unread = self._trailers = 0
         self._direct: Direct | None = None
         self._ahead: deque[Asked] = deque()
         #: Nothing more is read; nothing more is written.
-        self._deaf = self._closing = self._paused = False
+        self._deaf = self._closing = self._paused = self.stuck = False
         self.busy: Head | None = None
         self.abandon: Any = None
         self.active = self.arrived = monotonic()
         self.began: float | None = None
-        self.stuck = False
         self.writable = asyncio.Event()
         self.writable.set()
 
@@ -87,8 +84,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        self._target, self._headers, self._head = b"", [], None
-        self._length = 0
+        self._target, self._headers, self._head, self._length = b"", [], None, 0
         # Also the second of two that came at once: until it is complete, the parser alone reads on.
         self.began = self.active
 
@@ -106,11 +102,11 @@ class Incoming(asyncio.BufferedProtocol, ABC):
 
     def on_headers_complete(self) -> None:
         parser, limits = self._parser, self._front.limits
-        keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        chunks = parser.get_http_version() == "1.1"
+        # Older clients would have to be told that a connection stays.
+        keep_alive = chunks and parser.should_keep_alive() and not parser.should_upgrade()
         method = parser.get_method().decode("latin-1")
-        self._head = found = Head(
-            method, self._target, self._headers, keep_alive=keep_alive, chunks=parser.get_http_version() == "1.1"
-        )
+        self._head = found = Head(method, self._target, self._headers, keep_alive=keep_alive, chunks=chunks)
         self._front.look(found)
         self._unread = self._trailers = 0
         if found.size > limits.head:
@@ -118,14 +114,19 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         elif (found.header(b"transfer-encoding") or b"chunked").lower() != b"chunked":
             self.refuse(501, "no Transfer-Encoding is known but `chunked`; use Content-Encoding")
         elif found.length is not None and found.length > limits.body:
-            self.refuse(413, f"the body is larger than {self._front.limits.body} bytes")
-        elif found.waits and not self._deaf and self.busy is None:
+            self.refuse(413, f"the body is larger than {self._front.limits.body}")
+        elif self.busy is None and not self._deaf:
+            self.invite()
+
+    def invite(self) -> None:
+        """Tell a client that waits for it to send the body of its request."""
+        if self._head is not None and self._head.waits and not self._length:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         self._length += len(body)
         if self._length > self._front.limits.body:
-            self.refuse(413, f"the body is larger than {self._front.limits.body} bytes")
+            self.refuse(413, f"the body is larger than {self._front.limits.body}")
         elif not self._deaf:
             try:
                 self._parts.add(body)
@@ -151,12 +152,13 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         if found is None:
             return False
         length = found.length or 0
-        if count - end == length:
+        if count - end == length and length < DIRECT:
             self._take(found, bytes(scratch[end:count]), False)
             return True
         if count - end > length or length < DIRECT:
             # Something follows it, or it is a small one in pieces: the parser takes them apart.
             return False
+        # Whole or not: large ones lie where their tensors are aligned, and are counted.
         self._head = found
         self.began = self.active
         self._read_directly(length, memoryview(scratch)[end:count])
@@ -235,7 +237,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
             self.pause()
 
     def _too_long(self) -> None:
-        self.refuse(431, f"the head of the request is larger than {self._front.limits.head} bytes")
+        self.refuse(431, f"the head of the request is larger than {self._front.limits.head}")
 
     # What the writing half does.
 

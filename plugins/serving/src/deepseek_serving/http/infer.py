@@ -117,7 +117,10 @@ class InferRoad:
                 raise model.refused(error) from None
             outputs = model.execute(question, connection.arrived) if self.tracing is None else None
             if outputs is not None:
-                self._write(connection, model, question, outputs, ask.accepts, [])
+                try:
+                    self._write(connection, model, question, outputs, ask.accepts, [])
+                except Exception as error:
+                    raise model.spoiled(error) from None
                 return
             call = HttpCall(self, connection, ask, model, question)
             if self.tracing is not None:
@@ -170,6 +173,7 @@ class InferRoad:
         try:
             self._write(connection, call.model, call.question, call.outputs or {}, call.accepts, more)
         except Exception as exc:
+            call.error = exc
             respond_error(connection, exc)
 
     def _write(

@@ -138,9 +138,9 @@ class Outgoing(ABC):
 
     def stuck(self, now: float, patience: float) -> bool:
         """Whether something is to be sent, and the client has read nothing for so many seconds."""
-        left = (self.window, self._transport.get_write_buffer_size())
-        if left != self._left or (self.writable and not (self.blocked or self._starved)):
-            self._left, self._moved = left, now
+        waits = self._transport.get_write_buffer_size()
+        if (self.window, waits) != self._left or not (waits or self.blocked or self._starved):
+            self._left, self._moved = (self.window, waits), now
         return now - self._moved > patience
 
     def configure(self, settings: list[tuple[int, int]], streams: list[Stream]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -61,11 +61,16 @@ def chosen(outputs: Mapping[str, Any], question: Question) -> list[tuple[str, An
     """The outputs that a request wants, in its order. Raises InputError for one that the model does not have."""
     if not question.wishes:
         return [(name, tensor, None) for name, tensor in outputs.items()]
-    for wish in question.wishes:
-        if wish.name not in outputs:
-            has = ", ".join(outputs)
-            raise InputError(f"the model has no output `{wish.name}`", hint=f"its outputs are: {has}")
+    check_wishes(question, outputs)
     return [(wish.name, outputs[wish.name], wish) for wish in question.wishes]
+
+
+def check_wishes(question: Question, outputs: Collection[str]) -> None:
+    """Raises InputError for an output that the model, if it is known which it has, does not have."""
+    for wish in question.wishes:
+        if outputs and wish.name not in outputs:
+            hint = f"its outputs are: {', '.join(sorted(outputs))}"
+            raise InputError(f"the model has no output `{wish.name}`", hint=hint)
 
 
 def best(scores: Tensor, count: int, labels: Sequence[str]) -> Tensor:
