@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import psutil
 import uvloop
-from soak_load import MODELS, Soak, make_model
+from soak_load import Soak
+from soak_pieces import MODELS, make_model
 
 RESULTS = Path(__file__).parents[1] / "results"
 

@@ -12,11 +12,17 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
+import hpack
+import numpy as np
 
 from deepseek_serving.grpc import schema
 
+#: Kinds of frames, and flags.
+DATA, HEADERS, PRIORITY, RESET, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
+END_STREAM, END_HEADERS, PADDED = 1, 4, 8
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PATH = f"/{schema.SERVICE}/ModelInfer"
+STREAM = f"/{schema.SERVICE}/ModelStreamInfer"
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"", length: int | None = None) -> bytes:
@@ -30,6 +36,24 @@ def message(content: bytes, *, packed: int = 0) -> bytes:
     return struct.pack(">BI", packed, len(content)) + content
 
 
+def request(shape: tuple[int, ...] = (1, 16), model: str = "float", **more: Any) -> bytes:
+    """A message that asks an identity."""
+    values = np.arange(np.prod(shape), dtype=np.float32)
+    tensor = {"name": "x", "datatype": "FP32", "shape": shape}
+    return message(
+        schema.ModelInferRequest(
+            model_name=model, inputs=[tensor], raw_input_contents=[values.tobytes()], **more
+        ).SerializeToString()
+    )
+
+
+def answer(content: bytes) -> np.ndarray:
+    """The tensor in a message."""
+    packed, length = struct.unpack(">BI", content[:5])
+    assert (packed, length) == (0, len(content) - 5)
+    return np.frombuffer(schema.ModelInferResponse.FromString(content[5:]).raw_output_contents[0], np.float32)
+
+
 def headers(path: str = PATH, **more: str) -> list[tuple[str, str]]:
     """The headers of a call; a value of "" leaves one out."""
     found = {
@@ -37,6 +61,14 @@ def headers(path: str = PATH, **more: str) -> list[tuple[str, str]]:
         "content-type": "application/grpc", **{name.replace("_", "-"): value for name, value in more.items()},
     }  # fmt: skip
     return [(name, value) for name, value in found.items() if value]
+
+
+#: How a client begins.
+BEGIN = PREFACE + frame(SETTINGS, 0, 0)
+
+
+def opened(*, flags: int = END_HEADERS, **more: str) -> bytes:
+    return frame(HEADERS, flags, 1, hpack.Encoder().encode(headers(**more)))
 
 
 class Peer:

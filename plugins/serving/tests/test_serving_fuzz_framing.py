@@ -6,6 +6,7 @@ import itertools
 import re
 import socket
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import hpack
@@ -62,7 +63,7 @@ class EchoFront:
 
 
 #: What is asked for its family and no more.
-NOWHERE = socket.socket(socket.AF_UNIX)
+NOWHERE = SimpleNamespace(family=socket.AF_UNIX)
 
 
 class Wire:
