@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from deepseek_serving.grpc import schema
 
 #: Requests under way at once; a stall of the machine makes an open loop reach any limit.
 CONNECTIONS = 2000
+#: Seconds after which a connection is not used again; the server's are 75.
+_IDLE = 30.0
 _CALL = f"/{schema.SERVICE}/ModelInfer"
 Status = grpc.StatusCode
 
@@ -37,7 +39,8 @@ class Soak:
         self.seen: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.sent = self.done = 0
-        self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        #: Connections, and since when they are free.
+        self.free: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = deque()
         self.rows = np.random.default_rng(3).standard_normal((ROWS, 256), dtype=np.float32)
         self.want = {
             name: onnxruntime.InferenceSession(folder / f"{name}.onnx").run(None, {"x": self.rows})[0]
@@ -81,9 +84,11 @@ class Soak:
         return post(f"/v2/models/{model}/infer", content, head)
 
     async def connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """One that is free and that the server has not ended for its idleness, or a new one."""
+        """One that is free, and not for so long that the server may be ending it just now; or a new one."""
+        while self.free and time.monotonic() - self.free[0][2] > _IDLE:
+            self.free.popleft()[1].close()
         while self.free:
-            reader, writer = self.free.pop()
+            reader, writer, _ = self.free.pop()
             if not reader.at_eof():
                 return reader, writer
             writer.close()
@@ -100,7 +105,7 @@ class Soak:
         reader, writer = await self.connection()
         writer.write(self.body(model, row, name))
         status, body, again = await self.answer(reader)
-        self.free.append((reader, writer)) if again else writer.close()
+        self.free.append((reader, writer, time.monotonic())) if again else writer.close()
         self.seen[f"{'guest' if model == 'guest' else 'good'} {status}"] += 1
         if status == 200:
             told = json.loads(body)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import deepseek
 from deepseek.plugin import DeepSeekError
+from deepseek_serving.allocator import trim
 from deepseek_serving.errors import NotReadyError, UnknownError
 from deepseek_serving.folder import Folder, Print, fingerprint
 from deepseek_serving.handover import Handover
@@ -238,4 +239,9 @@ class Repository:
     def _close(self, pipeline: deepseek.Pipeline | None) -> asyncio.Future[None] | None:
         if pipeline is None:
             return None
-        return off_loop(pipeline.close, "deepseek-closer")
+
+        def close() -> None:
+            pipeline.close()
+            trim(0)
+
+        return off_loop(close, "deepseek-closer")
