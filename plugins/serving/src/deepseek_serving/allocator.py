@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 def _trimmer() -> Callable[[int], object]:
     try:
-        return ctypes.CDLL(None).malloc_trim  # type: ignore[no-any-return]
+        return ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):
         # Not glibc: nothing of the kind is known.
         return lambda pad: None
