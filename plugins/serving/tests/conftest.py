@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, save
 
-from serving_pieces import Running, serving, works, write_models
+from serving_pieces import Running, serving, write_models
+from serving_puppets import works
 
 
 @pytest.fixture(scope="session")

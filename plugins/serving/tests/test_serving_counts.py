@@ -9,7 +9,8 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from serving_pieces import Running, serving, triton_client, works, write_models
+from serving_pieces import Running, serving, triton_client, write_models
+from serving_puppets import works
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
 #: Requests after which a quick model is executed on the loop.

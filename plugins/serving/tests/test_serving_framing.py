@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from serving_pieces import Blocked, Running, body, serving, write_models
+from serving_pieces import Running, body, serving, write_models
+from serving_puppets import Blocked
 
 GOOD = body([1, 16], [1.0] * 16)
 

@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from deepseek_serving.grpc import schema
-from serving_pieces import Blocked, Running, serving, works, write_models
+from serving_pieces import Running, serving, write_models
+from serving_puppets import Blocked, works
 
 Request = schema.ModelInferRequest
 

@@ -40,7 +40,8 @@ from http2_peer import (
 )
 
 from deepseek_serving.grpc import schema
-from serving_pieces import Blocked, Running, serving, write_models
+from serving_pieces import Running, serving, write_models
+from serving_puppets import Blocked
 
 PROTOCOL, FLOW, CLOSED, SIZE, COMPRESSION, CALM = 1, 3, 5, 6, 9, 11
 

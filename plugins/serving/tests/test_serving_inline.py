@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from deepseek_serving.quickness import Quickness
-from serving_pieces import Running, serving, works, write_models
+from serving_pieces import Running, serving, write_models
+from serving_puppets import works
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
 
@@ -51,7 +52,8 @@ HANG = """
 import sys, threading
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from serving_pieces import serving, works, write_models
+from serving_pieces import serving, write_models
+from serving_puppets import works
 folder = Path({folder!r})
 write_models(folder, {{"small": {{"puppet": {{"concurrency": 0}}}}}})
 with serving(folder, inline="1s", stall="300ms") as running:

@@ -14,7 +14,8 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from serving_pieces import Blocked, Running, body, serving, triton_client, works, write_models
+from serving_pieces import Running, body, serving, triton_client, write_models
+from serving_puppets import Blocked, works
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from deepseek_serving.settings import TracingSettings
 from deepseek_serving.tracing import Tracing
-from serving_pieces import Running, serving, works, write_models
+from serving_pieces import Running, serving, write_models
+from serving_puppets import works
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
 

@@ -11,7 +11,8 @@ import httpx2 as httpx
 import pytest
 
 from deepseek_serving import keys
-from serving_pieces import Running, serving, works, write_models
+from serving_pieces import Running, serving, write_models
+from serving_puppets import works
 
 FIELDS = {"name": "x", "shape": [1, 4], "datatype": "FP32"}
 

@@ -25,7 +25,8 @@ from deepseek_serving.workers.changes import Changes
 from deepseek_serving.workers.held import Held
 from deepseek_serving.workers.lookout import Lookout
 from deepseek_serving.workers.slots import ASKED, IDLE, PART, Slots
-from serving_pieces import Running, body, identity, serving, triton_client, works, write_models
+from serving_pieces import Running, body, identity, serving, triton_client, write_models
+from serving_puppets import works
 
 CONTENT = body([1, 16], [1.0] * 16)
 URL = "/v2/models/same/infer"

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import deepseek
 from deepseek.plugin import DeepSeekError
@@ -59,7 +60,8 @@ class Repository:
         self._counted: dict[tuple[str, str], Statistics] = {}
         #: What the files of each model looked like when it was last loaded, well or not.
         self._prints: dict[str, Print] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        #: Kept while somebody holds or awaits them: clients may name whatever they like.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def find(self, name: str, version: str = "") -> Served:
         """A model; the highest version that is ready where none is named. Raises UnknownError, NotReadyError."""
