@@ -7,7 +7,7 @@ import gc
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,14 @@ class Running:
             "inputs": [{"name": "x", "shape": list(array.shape), "datatype": "FP32", "data": array.ravel().tolist()}]
         }
         return self.http.post(f"/v2/models/{model}/infer", json={**body, **more})
+
+
+def later(running: Running, value: float, **more: Any) -> Future[Any]:
+    """Ask the model `slow` from another thread."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(running.infer, "slow", [[value] * 4], **more)
+    pool.shutdown(wait=False)
+    return future
 
 
 def write_models(folder: Path, models: Mapping[str, Any]) -> None:

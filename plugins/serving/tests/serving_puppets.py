@@ -32,6 +32,10 @@ from deepseek.plugin import (
 works: dict[str, Callable[[Tensors], Mapping[str, Any]]] = {}
 
 
+#: What a puppet whose file says `hang` waits for when it is built.
+gates: dict[str, threading.Event] = {}
+
+
 class PuppetSettings(Settings):
     chunks: int = 0
     shape: tuple[int, ...] = (ANY, 4)
@@ -51,6 +55,8 @@ class PuppetExecutor:
         # A mistake in a file is an error of the build.
         if path.read_text() == "broken":
             raise RuntimeError("the puppet is broken")
+        if path.read_text() == "hang":
+            gates[path.name].wait(60)
         self._gift = path.read_text()
 
     def run(self, inputs: Tensors, shares: Sequence[Share]) -> dict[str, Any]:

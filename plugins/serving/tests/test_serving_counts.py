@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from deepseek_serving.reports import together
 from serving_pieces import Running, serving, triton_client, write_models
 from serving_puppets import works
 
@@ -65,3 +67,13 @@ def test_nothing_is_executed_for_an_output_that_is_not_there(tmp_path: Path) -> 
         assert (counts(running), len(runs)) == ((EARNED, 6), EARNED)
         usage = running.http.get("/usage").json()["usage"]
         assert [row["requests"] for row in usage] == [EARNED]
+
+
+def test_what_others_counted_is_not_added_to_ones_own(shared: Running) -> None:
+    """A server of several processes adds their reports to its own, at every read."""
+    shared.infer("echo", ROW)
+    first, second = (shared.on_loop(shared.server.own_report) for _ in range(2))
+    before = msgspec.json.encode([model.counts for model in first.models])
+    together([second, shared.on_loop(shared.server.own_report)])
+    third = shared.on_loop(shared.server.own_report)
+    assert msgspec.json.encode([model.counts for model in third.models]) == before

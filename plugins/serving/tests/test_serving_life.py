@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from serving_pieces import Running, body, serving, triton_client, write_models
+from serving_pieces import Running, body, later, serving, triton_client, write_models
 from serving_puppets import Blocked, works
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
@@ -25,13 +24,6 @@ def slow(tmp_path: Path) -> Iterator[Running]:
     write_models(tmp_path, {"slow": {"fifo": {"max_queue": 2}}, "echo": ""})
     with serving(tmp_path, stall="20s") as running:
         yield running
-
-
-def later(running: Running, value: float, **more: Any) -> Any:
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(running.infer, "slow", [[value] * 4], **more)
-    pool.shutdown(wait=False)
-    return future
 
 
 def waiting(running: Running, count: int) -> None:
@@ -109,42 +101,6 @@ def test_a_failing_model_fails_its_request_alone(slow: Running) -> None:
     assert answer.status_code == 500
     del works["slow.puppet"]
     assert slow.infer("slow", ROW).json()["outputs"][0]["data"] == ROW[0]
-
-
-def test_a_model_that_hangs_is_not_ready_and_is_replaced(tmp_path: Path) -> None:
-    write_models(tmp_path, {"slow": "", "echo": ""})
-    with serving(tmp_path, stall="300ms") as running:
-        blocked = Blocked("slow.puppet")
-        hanging = later(running, 1)
-        blocked.entered.acquire()
-        answer = hanging.result()
-        assert (answer.status_code, "stopped answering" in answer.json()["error"]) == (503, True)
-        del works["slow.puppet"]
-        while running.http.get("/v2/models/slow/ready").status_code != 200:
-            pass
-        assert running.infer("slow", ROW).status_code == 200
-        assert (
-            running.http.get("/v2/models/slow/stats").json()["model_stats"][0]["inference_stats"]["fail"]["count"] == 1
-        )
-        blocked.go.set()
-
-
-def test_a_model_that_hangs_is_noticed_under_traffic_too(tmp_path: Path) -> None:
-    write_models(tmp_path, {"slow": {"fifo": {"max_queue": 1}, "serving": {"timeout": "50ms"}}})
-    with serving(tmp_path, stall="500ms") as running:
-        blocked = Blocked("slow.puppet")
-        first = later(running, 1)
-        blocked.entered.acquire()
-        # Refused for a full queue, or late: neither is a sign of life.
-        while "stopped answering" not in running.http.get("/state").text and len(blocked.runs) < 2:
-            running.infer("slow", ROW)
-            if running.http.get("/v2/models/slow/ready").status_code != 200:
-                break
-        assert first.result().status_code == 503
-        del works["slow.puppet"]
-        while running.infer("slow", ROW).status_code != 200:
-            pass
-        blocked.go.set()
 
 
 def test_loading_that_fails_leaves_what_served(tmp_path: Path) -> None:

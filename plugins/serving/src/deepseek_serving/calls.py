@@ -33,6 +33,7 @@ class Call:
     __slots__ = (
         "_done",
         "_handover",
+        "_held",
         "_open",
         "_timer",
         "arrived",
@@ -62,17 +63,22 @@ class Call:
         self.span: Any = None
         self.tracing: Tracing | None = None
         self._open = True
+        #: Whether the scheduler has it.
+        self._held = False
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self) -> None:
         """Give it to the scheduler. On the loop, as everything here but `start`, `put` and `fail`."""
         if not self._open:
             return
-        self.traffic.sent += 1
+        self.traffic = traffic = self.model.traffic
+        traffic.sent += 1
+        self._held = True
         try:
             self.model.send(self)
         except BaseException as exc:
-            self.traffic.sent -= 1
+            self._held = False
+            traffic.sent -= 1
             self.settle(exc)
             if not isinstance(exc, Exception):
                 raise
@@ -83,28 +89,28 @@ class Call:
 
     def start(self) -> bool:
         """See `deepseek.plugin.Sink.start`."""
+        self.started = self.traffic.progress = monotonic()
         if not self._open:
-            self.traffic.back += 1
-            self.model.progress = monotonic()
+            self._back()
             self._handover.skipped()
-            return False
-        self.started = self.model.progress = monotonic()
-        return True
+        return self._open
 
     def put(self, chunk: Mapping[str, Any], *, last: bool) -> bool:
         """See `deepseek.plugin.Sink.put`."""
-        self.ended = self.model.progress = monotonic()
+        self.ended = self.traffic.progress = monotonic()
         if last:
-            traffic = self.traffic
-            traffic.back += 1
-            traffic.ran(self.ended - self.started)
+            self.traffic.ran(self.ended - self.started)
+        more = self._open and not last
+        if not more:
+            # Also where nobody waits any more: a scheduler that is told so stops, and says no more.
+            self._back()
         self._handover.post((self, chunk, last))
-        return self._open and not last
+        return more
 
     def fail(self, error: BaseException) -> None:
         """See `deepseek.plugin.Sink.fail`."""
-        self.ended = self.model.progress = monotonic()
-        self.traffic.back += 1
+        self.ended = self.traffic.progress = monotonic()
+        self._back()
         self._handover.post((self, error, True))
 
     def deliver(self, part: Mapping[str, Any] | BaseException, last: bool) -> None:
@@ -147,6 +153,12 @@ class Call:
         self.span = tracing.begin(headers, self.model.name)
         if self.span is not None:
             self.tracing = tracing
+
+    def _back(self) -> None:
+        """The scheduler is done with it, which counts once, whatever it says after that."""
+        if self._held:
+            self._held = False
+            self.traffic.back += 1
 
     def _late(self) -> None:
         self.settle(DeadlineError("the deadline passed before there was an answer"))

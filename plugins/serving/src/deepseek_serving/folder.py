@@ -10,9 +10,7 @@ models/
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -22,9 +20,6 @@ PIPELINE = "pipeline.yaml"
 SERVER = "server.yaml"
 #: What a model may be called: one part of a path and of a URL, which can't lead out of the folder.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
-
-#: Paths of a model's files with their times and sizes: other files, other print.
-Print = tuple[tuple[str, int, int], ...]
 
 
 class Folder(Protocol):
@@ -38,32 +33,6 @@ class Folder(Protocol):
 
     def hint(self) -> str:
         """What to look at when a model is not there."""
-
-
-def fingerprint(pipelines: Iterable[Path], sources: Iterable[Path]) -> Print:
-    """What the files of a model's versions look like; changes when one of them does.
-
-    Args:
-        pipelines: their pipeline files; where such a file has a folder to itself, all that is in it counts.
-        sources: their models, wherever they are.
-    """
-    found: dict[str, tuple[int, int]] = {}
-    for path in (*(item.parent if item.name == PIPELINE else item for item in pipelines), *sources):
-        for file in _files(path):
-            try:
-                known = file.stat()
-            except OSError:
-                continue
-            found[str(file)] = (known.st_mtime_ns, known.st_size)
-    return tuple((name, *known) for name, known in sorted(found.items()))
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-    for folder, _, names in os.walk(path):
-        yield from (Path(folder, name) for name in names)
 
 
 class OneFile:

@@ -47,7 +47,7 @@ class Handover:
         if self._awake:
             return
         traffic = answer[0].traffic
-        if traffic.pace > QUICK or traffic.sent <= traffic.back or monotonic() - self._woken > PATIENCE:
+        if traffic.pace > QUICK or not traffic.busy or monotonic() - self._woken > PATIENCE:
             self._wake()
 
     def skipped(self) -> None:
@@ -79,19 +79,30 @@ class Handover:
 
 
 class Traffic:
-    """How many calls of a model are on their way, and how quick it is.
+    """How many calls of a pipeline are on their way, and how quick it is.
 
     Attributes:
         sent: calls given to the scheduler.
         back: calls that it is done with.
         pace: seconds of an execution, a moving average.
+        progress: when the scheduler last began or ended one, or had none.
     """
 
-    __slots__ = ("back", "pace", "sent")
+    __slots__ = ("back", "pace", "progress", "sent")
 
-    def __init__(self) -> None:
+    def __init__(self, pace: float = 1.0) -> None:
         self.sent = self.back = 0
-        self.pace = 1.0
+        self.pace = pace
+        self.progress = monotonic()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the scheduler has calls, whether or not somebody still waits for them."""
+        return self.sent > self.back
+
+    def stalled(self, limit: float) -> bool:
+        """Whether the scheduler has calls, and for so many seconds began and ended none; 0: that is never said."""
+        return limit > 0 and self.busy and monotonic() - self.progress > limit
 
     def ran(self, seconds: float) -> None:
         """An execution has ended."""

@@ -15,7 +15,7 @@ from typing import Any
 import deepseek
 from deepseek.plugin import ConfigError, read_settings
 from deepseek_serving.folder import NAME, SERVER, Folder, OneFile, Tree
-from deepseek_serving.served import PLUGIN
+from deepseek_serving.opening import PLUGIN
 from deepseek_serving.server import Server
 from deepseek_serving.settings import ServerSettings
 

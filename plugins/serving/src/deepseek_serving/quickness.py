@@ -20,8 +20,8 @@ class Quickness:
         took: seconds of each execution since the last look.
     """
 
-    def __init__(self) -> None:
-        self.alone = 0.0
+    def __init__(self, alone: float = 0.0) -> None:
+        self.alone = alone
         self.took: list[float] = []
         self._spent = self._runs = 0.0
         self._banned = 0

@@ -6,18 +6,18 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakValueDictionary
 
-import deepseek
 from deepseek.plugin import DeepSeekError
-from deepseek_serving.allocator import trim
 from deepseek_serving.errors import NotReadyError, UnknownError
-from deepseek_serving.folder import Folder, Print, fingerprint
+from deepseek_serving.folder import Folder
 from deepseek_serving.handover import Handover
-from deepseek_serving.served import Plugins, Served
+from deepseek_serving.loading import Builder, Loading
+from deepseek_serving.opening import Opened, Plugins
+from deepseek_serving.prints import Changes, Print, Prints
+from deepseek_serving.served import Served
 from deepseek_serving.statistics import Statistics
-from deepseek_serving.threads import off_loop
 
 logger = logging.getLogger("deepseek.serving")
 
@@ -27,13 +27,6 @@ _CLOSING = 60.0
 _ENDING = 2.0
 
 
-class Changes(NamedTuple):
-    """What a look at the folder found: models that changed or are new, with their prints, and models that are gone."""
-
-    changed: dict[str, Print]
-    gone: list[str]
-
-
 class Repository:
     """Models by name and version. Lives on the loop; pipelines are built and closed on a thread of its own.
 
@@ -41,25 +34,27 @@ class Repository:
         folder: where pipelines are.
         handover: the loop's.
         overrides, plugins: as for `deepseek.build`.
+        patience: seconds that the loading of one model may take.
     """
 
     def __init__(
-        self, folder: Folder, handover: Handover, overrides: Sequence[str] = (), plugins: Plugins = ()
-    ) -> None:
+        self, folder: Folder, handover: Handover, overrides: Sequence[str] = (), plugins: Plugins = (), *,
+        patience: float = 600.0,
+    ) -> None:  # fmt: skip
         self._folder = folder
         self._handover = handover
-        self._overrides, self._plugins = overrides, plugins
+        self._builder = Builder(overrides, plugins, patience)
         self._models: dict[str, dict[int, Served]] = {}
         #: name -> why it could not be loaded, of models of which no version is known.
         self._failed: dict[str, str] = {}
         #: Models that are to be loaded when the server starts, and are not yet.
         self._coming: set[str] = set()
-        # One build at a time: each takes all the cores that there are.
-        self._building = asyncio.Lock()
+        #: Models that were let go, and may still have requests.
+        self._gone: set[Served] = set()
+        self._closed = False
         #: What is counted outlives models: who used one that is gone has to pay for it.
         self._counted: dict[tuple[str, str], Statistics] = {}
-        #: What the files of each model looked like when it was last loaded, well or not.
-        self._prints: dict[str, Print] = {}
+        self._prints = Prints(folder)
         #: Kept while somebody holds or awaits them: clients may name whatever they like.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -67,6 +62,8 @@ class Repository:
         """A model; the highest version that is ready where none is named. Raises UnknownError, NotReadyError."""
         versions = self._models.get(name)
         if not versions:
+            if self._closed:
+                raise NotReadyError("the server is ending")
             if name in self._failed:
                 raise NotReadyError(f"the model `{name}` could not be loaded: {self._failed[name]}")
             if name in self._coming:
@@ -92,6 +89,12 @@ class Repository:
     def __iter__(self) -> Iterator[Served]:
         for name in sorted(self._models):
             yield from self.versions(name)
+
+    def look_after(self, limit: float) -> None:
+        """Answer those who wait for pipelines that are left behind, and stalled for so many seconds."""
+        for served in (*self, *self._gone):
+            served.tell(limit)
+        self._gone = {served for served in self._gone if served.calls}
 
     @property
     def ready(self) -> bool:
@@ -133,25 +136,48 @@ class Repository:
             UnknownError: the folder has no such model.
             DeepSeekError: it can't be built; what served before serves still.
         """
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            found = self._folder.versions(name)
-            if not found:
+        self.commit(await self.prepare(name))
+
+    async def prepare(self, name: str) -> Loading:
+        """Build what `commit` lets serve, or `discard` does away with. Raises what `load` does."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        await lock.acquire()
+        loading = Loading(name, self._print(name), lock)
+        try:
+            loading.versions = self._folder.versions(name)
+            if not loading.versions:
                 raise UnknownError(f"the repository has no model `{name}`", hint=self._folder.hint())
-            before = self._print(name)
-            try:
-                built = await self._build_all(name, found)
-            except DeepSeekError as error:
-                self._prints[name] = before
-                if not self._models.get(name):
-                    self._failed[name] = error.what
-                raise
-            for served, pipeline in built:
-                self._adopt(served, pipeline)
-            self._failed.pop(name, None)
-            # Where the models are is known only now.
-            self._prints[name] = self._print(name)
-            for version in set(self._models.get(name, {})) - set(found):
-                self._retire(name, version)
+            logger.info("the model `%s` is being loaded", name)
+            for version, path in loading.versions.items():
+                served = self._served(name, version, path)
+                loading.built.append((served, await self._builder.build(path, served.statistics)))
+        except BaseException as error:
+            self.discard(loading, error.what if isinstance(error, DeepSeekError) else "it was given up")
+            raise
+        return loading
+
+    def commit(self, loading: Loading) -> None:
+        """Let what was built take the requests from now on."""
+        name = loading.name
+        for served, opened in loading.built:
+            self._adopt(served, opened)
+        self._failed.pop(name, None)
+        # Where the models are is known only now.
+        self._prints.note(name, self._print(name))
+        for version in set(self._models.get(name, {})) - set(loading.versions):
+            self._retire(name, version)
+        loading.lock.release()
+
+    def discard(self, loading: Loading, why: str) -> None:
+        """Do away with what was built: the model can't be loaded, here or elsewhere."""
+        for _, opened in loading.built:
+            self._builder.close(opened.pipeline)
+        if loading.versions:
+            # It is tried again when its files have changed.
+            self._prints.note(loading.name, loading.print)
+            if not self._models.get(loading.name):
+                self._failed[loading.name] = why
+        loading.lock.release()
 
     async def unload(self, name: str) -> None:
         """Let a model go: it takes no more requests, and gives its memory back when those in flight are answered."""
@@ -162,22 +188,20 @@ class Repository:
             self._failed.pop(name, None)
             closings = [closing for version in list(versions or {}) if (closing := self._retire(name, version))]
             # Without its sources, which are known of models that are loaded alone: it has not changed since.
-            self._prints[name] = self._print(name)
+            self._prints.note(name, self._print(name))
             if closings:
                 # One that hangs does not hold up the name for ever.
                 await asyncio.wait(closings, timeout=_CLOSING)
 
     def changes(self) -> Changes:
         """Which models' files are not those that were loaded, and which are gone. May be called on any thread."""
-        there = self._folder.names()
-        changed = {name: now for name in there if (now := self._print(name)) != self._prints.get(name)}
-        return Changes(changed, [name for name in {*self._models, *self._failed} if name not in there])
+        return self._prints.changes({*self._models, *self._failed}, self._print)
 
     async def replace(self, served: Served) -> None:
         """Give a model that answers no more a new pipeline; its requests are told, and the old one is left behind."""
         # Nobody can end a thread that hangs in native code: closing waits with it, on a thread of its own; a
         # collection of garbage would close it here on the loop.
-        self._close(served.retire("it stopped answering and is loaded anew"))
+        self._builder.close(served.retire("it stopped answering and is loaded anew"))
         for call in list(served.calls):
             call.settle(NotReadyError(f"the model `{served.name}` stopped answering", retry_after=1))
         logger.error("the model `%s` stopped answering; it is loaded anew", served.name)
@@ -186,13 +210,14 @@ class Repository:
                 # It was unloaded, or loaded anew, meanwhile.
                 return
             try:
-                served.adopt(await self._build(served))
+                served.adopt(await self._builder.build(served.path, served.statistics))
             except DeepSeekError as error:
                 served.reason = error.what
                 logger.error("the model `%s` could not be loaded anew: %s", served.name, error)
 
     async def close(self) -> None:
         """Let every model go."""
+        self._closed = True
         closings = [
             closing for served in list(self) if (closing := self._retire(served.name, int(served.version)))
         ]  # fmt: skip
@@ -202,48 +227,27 @@ class Repository:
 
     def _print(self, name: str) -> Print:
         sources = [item.pipeline.plan.source.path for item in self.versions(name) if item.pipeline]
-        return fingerprint(self._folder.versions(name).values(), sources)
+        return self._prints.now(name, sources)
 
-    async def _build_all(self, name: str, found: dict[int, Path]) -> list[tuple[Served, deepseek.Pipeline]]:
-        """New pipelines of all versions, or of none: what is served is never a part of what was asked for."""
-        built: list[tuple[Served, deepseek.Pipeline]] = []
-        try:
-            for version, path in found.items():
-                served = self._models.get(name, {}).get(version)
-                if served is None or served.path != path:
-                    counted = self._counted.setdefault((name, str(version)), Statistics())
-                    served = Served(name, str(version), path, self._handover, counted, self._overrides, self._plugins)
-                built.append((served, await self._build(served)))
-        except BaseException:
-            for _, pipeline in built:
-                self._close(pipeline)
-            raise
-        return built
+    def _served(self, name: str, version: int, path: Path) -> Served:
+        served = self._models.get(name, {}).get(version)
+        if served is None or served.path != path:
+            counted = self._counted.setdefault((name, str(version)), Statistics())
+            served = Served(name, str(version), path, self._handover, counted)
+        return served
 
-    def _adopt(self, served: Served, pipeline: deepseek.Pipeline) -> None:
+    def _adopt(self, served: Served, opened: Opened) -> None:
         versions = self._models.setdefault(served.name, {})
         before = versions.get(int(served.version))
         versions[int(served.version)] = served
-        self._close(served.adopt(pipeline))
+        self._builder.close(served.adopt(opened))
         if before is not None and before is not served:
-            self._close(before.retire("it was replaced"))
-
-    async def _build(self, served: Served) -> deepseek.Pipeline:
-        async with self._building:
-            return await off_loop(served.open, "deepseek-loader")
+            self._builder.close(before.retire("it was replaced"))
+            self._gone.add(before)
 
     def _retire(self, name: str, version: int) -> asyncio.Future[None] | None:
         served = self._models[name].pop(version)
         if not self._models[name]:
             del self._models[name]
-        return self._close(served.retire("it was unloaded"))
-
-    def _close(self, pipeline: deepseek.Pipeline | None) -> asyncio.Future[None] | None:
-        if pipeline is None:
-            return None
-
-        def close() -> None:
-            pipeline.close()
-            trim(0)
-
-        return off_loop(close, "deepseek-closer")
+        self._gone.add(served)
+        return self._builder.close(served.retire("it was unloaded"))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import monotonic, perf_counter
-from types import ModuleType
+from time import monotonic
 from typing import Any
 
 import deepseek
 from deepseek.plugin import (
     ClosedError,
     DeepSeekError,
-    ExecutionError,
     InputError,
     QueueFullError,
     Signature,
@@ -26,25 +23,16 @@ from deepseek_serving.oip import quick
 from deepseek_serving.oip.answers import Frame, check_wishes
 from deepseek_serving.oip.recipes import Recipes
 from deepseek_serving.oip.requests import Question
+from deepseek_serving.opening import Opened
 from deepseek_serving.quickness import OUTLIER, Quickness
 from deepseek_serving.sequences import Sequences
 from deepseek_serving.settings import ServingSettings
-from deepseek_serving.statistics import Statistics, meter
-from deepseek_serving.warmup import timed, zeros
-
-logger = logging.getLogger("deepseek.serving")
+from deepseek_serving.statistics import Statistics
 
 #: Requests after which a quick model is executed on the loop.
 _EARNED = 1000
 #: Bytes of an input of a request that is executed on the loop.
 _SMALL = 16 << 10
-#: Runs beyond the warm-up's own that tell how quick a small model is.
-_MORE = 20
-
-#: This plugin's own name: a pipeline that is served needs it, whatever version it names.
-PLUGIN = "serving"
-#: What `build` is given: modules of plugins that are not installed, in tests and programs.
-Plugins = Sequence[ModuleType]
 
 
 class Served:
@@ -55,7 +43,6 @@ class Served:
         path: the pipeline's file.
         handover: the loop's.
         statistics: what is counted of it.
-        overrides, plugins: as for `deepseek.build`.
 
     Attributes:
         state: ``LOADING``, ``READY``, ``UNLOADING`` or ``UNAVAILABLE``, the protocol's words.
@@ -64,15 +51,14 @@ class Served:
         pipeline: the one that takes requests.
     """
 
-    def __init__(
-        self, name: str, version: str, path: Path, handover: Handover, statistics: Statistics,
-        overrides: Sequence[str] = (), plugins: Plugins = (),
-    ) -> None:  # fmt: skip
+    def __init__(self, name: str, version: str, path: Path, handover: Handover, statistics: Statistics) -> None:
         self.name, self.version, self.path = name, version, path
         self.handover = handover
         self.statistics = statistics
         self.sequences = Sequences()
         self.traffic = Traffic()
+        #: Of pipelines that are left behind, and still have calls.
+        self._behind: list[Traffic] = []
         self.calls: set[Call] = set()
         self.state, self.reason = "LOADING", ""
         self.pipeline: deepseek.Pipeline | None = None
@@ -83,8 +69,6 @@ class Served:
         self.frame = Frame(name, version)
         self.recipes = Recipes()
         self.quick_question: quick.Reader = lambda body: None
-        self.progress = monotonic()
-        self._overrides, self._plugins = overrides, plugins
         self._send: Callable[..., None] | None = None
         self._run: Callable[..., Mapping[str, Any]] | None = None
         self._quickness = Quickness()
@@ -108,8 +92,8 @@ class Served:
         deadline = question.options.deadline
         if deadline is not None:
             call.watch(loop, deadline)
-        if self.traffic.sent == self.traffic.back:
-            self.progress = call.queued
+        if not self.traffic.busy:
+            self.traffic.progress = call.queued
         self.calls.add(call)
         self.handover.submit(call)
 
@@ -182,40 +166,27 @@ class Served:
         """A request has its answer."""
         self.calls.discard(call)
 
-    def open(self) -> deepseek.Pipeline:
-        """Build and warm up a pipeline; not on the loop. Raises DeepSeekError."""
-        start = perf_counter()
-        # What the meter counts outlives the pipeline.
-        added = [meter(self.statistics), *self._plugins]
-        pipeline = deepseek.build(self.path, overrides=self._overrides, plugins=added, enable=[PLUGIN])
-        try:
-            settings = pipeline.plan.config[ServingSettings]
-            self._warm_up(pipeline, settings)
-        except BaseException:
-            pipeline.close()
-            raise
-        self.statistics.loads += 1
-        self.statistics.load_seconds = perf_counter() - start
-        return pipeline
-
-    def adopt(self, pipeline: deepseek.Pipeline) -> deepseek.Pipeline | None:
+    def adopt(self, opened: Opened) -> deepseek.Pipeline | None:
         """Let a pipeline take the requests from now on; the one that did so far. On the loop."""
+        pipeline = opened.pipeline
         before, self.pipeline = self.pipeline, pipeline
+        self.statistics.loads += 1
+        self.statistics.load_seconds = opened.seconds
         self.signature = pipeline.signature
         self._outputs = frozenset(spec.name for spec in pipeline.signature.outputs)
         self.settings = pipeline.plan.config[ServingSettings]
         self._send, self._run = pipeline.send, None
-        # What the one before has not given back it never will, or will tell its own.
-        self.traffic, pace = Traffic(), self.traffic.pace
-        self.traffic.pace = pace
+        self._turn()
+        self._quickness = Quickness(opened.alone)
+        self.traffic.pace = opened.alone or self.traffic.pace
         self.quick_question = quick.reader(pipeline.signature)
         self.state, self.reason = "READY", ""
-        self.progress = monotonic()
         return before
 
     def retire(self, reason: str) -> deepseek.Pipeline | None:
         """Take no more requests; the pipeline that did so far, for the caller to close. On the loop."""
         before, self.pipeline, self._send, self._run = self.pipeline, None, None, None
+        self._turn()
         self.state, self.reason = "UNAVAILABLE", reason
         return before
 
@@ -225,23 +196,17 @@ class Served:
         return sum(step.resident_bytes for step in self.pipeline.steps) if self.pipeline else 0
 
     def stalled(self, limit: float) -> bool:
-        """Whether the scheduler has requests, and for so many seconds began and ended none."""
-        # What the scheduler has not given back counts, whether or not somebody still waits for it.
-        busy = self.traffic.sent > self.traffic.back
-        return busy and self.state == "READY" and monotonic() - self.progress > limit
+        """Whether the scheduler has requests, and for so many seconds began and ended none; 0: that is never said."""
+        return self.state == "READY" and self.traffic.stalled(limit)
 
-    def _warm_up(self, pipeline: deepseek.Pipeline, settings: ServingSettings) -> None:
-        if not settings.warmup:
-            return
-        try:
-            inputs = zeros(pipeline.signature, settings.warmup_shapes)
-            took = [timed(pipeline, inputs) for _ in range(settings.warmup)]
-            if took[-1] < OUTLIER:
-                # The first runs find no cache warm, and say little of a small model.
-                took += [timed(pipeline, inputs) for _ in range(_MORE)]
-            self._quickness.alone = self.traffic.pace = min(took)
-        except (InputError, ExecutionError) as error:
-            if settings.warmup_shapes:
-                raise
-            # Shapes that nobody stated are guessed, and may be what the model can't take.
-            logger.warning("%s: not warmed up, zeros of the shapes guessed do not suit: %s", self.name, error.what)
+    def tell(self, limit: float) -> None:
+        """Answer those who wait for a pipeline that is left behind, and has stalled for so many seconds."""
+        for traffic in [each for each in self._behind if each.stalled(limit)]:
+            self._behind.remove(traffic)
+            for call in [call for call in self.calls if call.traffic is traffic]:
+                call.settle(NotReadyError(f"the model `{self.name}` stopped answering", retry_after=1))
+
+    def _turn(self) -> None:
+        """What has been sent stays with the pipeline that has it."""
+        self._behind = [traffic for traffic in (*self._behind, self.traffic) if traffic.busy]
+        self.traffic = Traffic(self.traffic.pace)

@@ -26,9 +26,9 @@ from deepseek_serving.http.browsers import Browsers
 from deepseek_serving.http.front import Front
 from deepseek_serving.http.infer import InferRoad, seconds
 from deepseek_serving.oip import metadata
+from deepseek_serving.opening import Plugins
 from deepseek_serving.reports import ModelReport, Report
 from deepseek_serving.repository import Repository
-from deepseek_serving.served import Plugins
 from deepseek_serving.settings import ServerSettings
 from deepseek_serving.tls import Tls
 from deepseek_serving.tracing import Tracing
@@ -90,8 +90,10 @@ class Server:
         """
         loop = asyncio.get_running_loop()
         self.handover = Handover(loop)
-        self.repository = Repository(self._folder, self.handover, self._overrides, self._plugins)
         settings, limits = self.settings, self.settings.limits
+        self.repository = Repository(
+            self._folder, self.handover, self._overrides, self._plugins, patience=settings.loading
+        )  # fmt: skip
         self.tls = Tls(settings.tls) if settings.tls else None
         self.gatekeeper = Gatekeeper(settings.keys, settings.allow, share=1 / self._workers)
         self.admin = Admin(self)
@@ -233,6 +235,7 @@ class Server:
         if keys:
             self.gatekeeper.refresh()
         self.handover.drain()
+        self.repository.look_after(self.settings.stall)
         for served in self.repository:
             served.statistics.fold()
             served.consider(self.settings.inline)

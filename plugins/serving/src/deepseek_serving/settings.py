@@ -117,8 +117,14 @@ class ServerSettings(Settings):
     ] = Duration(0.0)
     stall: Annotated[
         Duration,
-        Meta(description="A model that has requests and answers none for so long is not ready, and is loaded anew."),
+        Meta(
+            description="A model that has requests and answers none for so long is not ready, and is loaded anew;"
+            " 0: never."
+        ),
     ] = Duration(60.0)
+    loading: Annotated[
+        Duration, Meta(description="A model whose loading and warm-up take longer is given up; 0: none.")
+    ] = Duration(600.0)
     inline: Annotated[
         Duration,
         Meta(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import copy
 from types import ModuleType
 from typing import Any
 
@@ -99,14 +100,15 @@ class Statistics:
             self._fold_batches(batches)
 
     def counts(self) -> Counts:
-        """All of it, for a report."""
+        """All of it, for a report, which adds others' counts to its own."""
         self.fold()
         spans: Any = {name: Span(span.count, span.ns) for name, span in self._spans.items()}
         times: Any = {name: histogram.classes() for name, histogram in self._times.items()}
         return Counts(
             **spans, **times,
-            batch_rows=self._sizes.classes(), batches=dict(self._batches), rows=self._rows,
-            executions=self._executions, errors=dict(self._errors), usage=list(self._usage.values()), last=self._last,
+            batch_rows=self._sizes.classes(), rows=self._rows, executions=self._executions,
+            batches={rows: copy(span) for rows, span in self._batches.items()},
+            usage=[copy(used) for used in self._usage.values()], errors=dict(self._errors), last=self._last,
             loads=self.loads, load_seconds=self.load_seconds,
         )  # fmt: skip
 

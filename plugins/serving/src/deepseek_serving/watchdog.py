@@ -24,14 +24,15 @@ class Watchdog:
 
     Args:
         models: those of the server, as they are at the moment.
-        limit: seconds that an execution on the loop may take.
+        limit: seconds that an execution on the loop may take; 0: any number.
     """
 
     def __init__(self, models: Iterable[Served], limit: float) -> None:
         self._models = models
         self._limit = limit
         self._ended = threading.Event()
-        threading.Thread(target=self._run, name="deepseek-watchdog", daemon=True).start()
+        if limit:
+            threading.Thread(target=self._run, name="deepseek-watchdog", daemon=True).start()
 
     def close(self) -> None:
         """Look no longer."""

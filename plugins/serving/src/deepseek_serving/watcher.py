@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from deepseek.plugin import DeepSeekError
-from deepseek_serving.folder import Print
+from deepseek_serving.prints import Print
 from deepseek_serving.repository import Repository
 
 logger = logging.getLogger("deepseek.serving")

@@ -1,0 +1,72 @@
+"""What the files of models look like, and whether they have changed since they were loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from deepseek_serving.folder import PIPELINE, Folder
+
+#: Paths of a model's files with their times, sizes and inodes: other files, other print.
+Print = tuple[tuple[str, int, int, int], ...]
+
+
+class Changes(NamedTuple):
+    """What a look at the folder found: models that changed or are new, with their prints, and models that are gone."""
+
+    changed: dict[str, Print]
+    gone: list[str]
+
+
+class Prints:
+    """What the files of each model looked like when it was last loaded, well or not.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._noted: dict[str, Print] = {}
+
+    def now(self, name: str, sources: Iterable[Path]) -> Print:
+        """What a model's files look like; `sources` are those of its pipelines that are known."""
+        return fingerprint(self._folder.versions(name).values(), sources)
+
+    def note(self, name: str, print_: Print) -> None:
+        """Keep what they looked like."""
+        self._noted[name] = print_
+
+    def changes(self, known: Iterable[str], now: Callable[[str], Print]) -> Changes:
+        """How the folder differs from what was noted, and from the models that are known."""
+        there = self._folder.names()
+        changed = {name: print_ for name in there if (print_ := now(name)) != self._noted.get(name)}
+        return Changes(changed, [name for name in known if name not in there])
+
+
+def fingerprint(pipelines: Iterable[Path], sources: Iterable[Path]) -> Print:
+    """What the files of a model's versions look like; changes when one of them does.
+
+    Args:
+        pipelines: their pipeline files; where such a file has a folder to itself, all that is in it counts.
+        sources: their models, wherever they are.
+    """
+    found: dict[str, tuple[int, int, int]] = {}
+    for path in (*(item.parent if item.name == PIPELINE else item for item in pipelines), *sources):
+        for file in _files(path):
+            try:
+                known = file.stat()
+            except OSError:
+                continue
+            found[str(file)] = (known.st_mtime_ns, known.st_size, known.st_ino)
+    return tuple((name, *known) for name, known in sorted(found.items()))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for folder, _, names in os.walk(path):
+        yield from (Path(folder, name) for name in names)
