@@ -97,7 +97,7 @@ def test_a_stream_that_was_given_up_is_no_hanging_model(tmp_path: Path, how: str
 
 def test_a_load_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
     write_models(tmp_path, {"bad": "", "good": ""})
-    with serving(tmp_path, loading="300ms", allow=["load"]) as running:
+    with serving(tmp_path, loading="4s", allow=["load"]) as running:
         go = gates["bad.puppet"] = threading.Event()
         try:
             (tmp_path / "bad/bad.puppet").write_text("hang")

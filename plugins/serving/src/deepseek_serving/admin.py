@@ -134,8 +134,8 @@ def _set_tracing(tracing: Tracing | None, given: dict[str, list[str]]) -> None:
             raise InputError("`trace_rate` is a number of requests, of which one is traced")
         tracing.rate = int(one_of[0])
     if level is not None:
-        if not set(level) <= {"OFF", "TIMESTAMPS"}:
-            raise InputError("`trace_level` is OFF or TIMESTAMPS")
+        if level not in (["OFF"], ["TIMESTAMPS"]):
+            raise InputError("`trace_level` is [OFF] or [TIMESTAMPS]")
         tracing.on = level != ["OFF"]
 
 

@@ -124,21 +124,20 @@ class Parts:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._kept: list[bytes] = []
-        self._length = 0
+        # Not a list of them: a client may send them byte by byte.
+        self._kept = bytearray()
 
     def add(self, part: bytes) -> None:
         """Keep one. Raises NotReadyError."""
         self._memory.take(len(part))
-        self._kept.append(part)
-        self._length += len(part)
+        self._kept += part
 
-    def release(self) -> list[bytes]:
+    def release(self) -> bytes:
         """All of them, which are kept no longer."""
-        kept, self._kept = self._kept, []
-        if self._length:
-            self._memory.give(self._length)
-            self._length = 0
+        kept = bytes(self._kept)
+        if kept:
+            self._memory.give(len(kept))
+            self._kept = bytearray()
         return kept
 
 

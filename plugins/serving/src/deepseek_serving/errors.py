@@ -142,7 +142,9 @@ def text(error: BaseException) -> str:
     return f"{error.what} ({error.hint})" if error.hint else error.what
 
 
-def retry_after(error: BaseException, status: int) -> dict[str, str]:
-    """The header that says when to ask again, where that is worth it."""
+def advice(error: BaseException, status: int) -> dict[str, str]:
+    """The headers that say what to do: when to ask again, where that is worth it; and that a key is wanted."""
     wait = error.retry_after if isinstance(error, RefusedError) else 0
+    if status == 401:
+        return {"www-authenticate": "Bearer"}
     return {"retry-after": str(max(1, round(wait)))} if wait or status in (429, 503) else {}

@@ -117,6 +117,14 @@ class Gatekeeper:
         key = self._key(headers)
         return Caller(key.tenant, key.admin)
 
+    def knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether a caller has a key, if one is needed."""
+        try:
+            self.caller(headers)
+        except UnauthorizedError:
+            return False
+        return True
+
     def allow(self, what: str, caller: Caller) -> None:
         """Raises ForbiddenError unless an administrative call is open to a caller."""
         if what not in self._allow:

@@ -17,7 +17,7 @@ class HttpSettings(Settings):
 
     port: Annotated[Port, Meta(description="Where to listen; 0: any free port, which is printed.")] = 8000
     compress: Annotated[
-        bool, Meta(description="Answers of 1 KiB and more are compressed for clients that accept it.")
+        bool, Meta(description="JSON answers of 1 to 128 KiB are compressed for clients that accept it.")
     ] = True
 
 

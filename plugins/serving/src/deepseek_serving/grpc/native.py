@@ -57,6 +57,7 @@ class NativeCarrier:
             self._listening = await self.loop.create_server(
                 lambda: Connection(self), host, port, backlog=4096, reuse_port=self._shared or None,
                 ssl=self._tls.context("h2") if self._tls else None,
+                ssl_handshake_timeout=self.limits.read_timeout if self._tls else None,
             )  # fmt: skip
         except OSError as exc:
             hint = "choose another with `server.grpc.port`, or 0 for any free one"
@@ -141,6 +142,8 @@ class NativeCarrier:
 
     def _sweep(self) -> None:
         """End what takes too long to come, what is not read, and connections that say nothing."""
+        # Whatever happens, they are looked at again.
+        self._sweeper = self.loop.call_later(_SWEEP, self._sweep)
         now, limits = monotonic(), self.limits
         for connection in list(self._connections):
             if connection.stuck(now, limits.idle_timeout):
@@ -150,7 +153,6 @@ class NativeCarrier:
             for stream in list(connection.streams.values()):
                 if stream.open and now - stream.began > limits.read_timeout:
                     stream.receiver.late()
-        self._sweeper = self.loop.call_later(_SWEEP, self._sweep)
 
 
 class _Refused(Receiver):

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.asking import Trace, ask, plain, predict, stream
-from deepseek_serving.errors import NotReadyError, http_status, retry_after, text
+from deepseek_serving.errors import NotReadyError, advice, http_status, text
 from deepseek_serving.http import generate, openapi
 from deepseek_serving.http.administration import Administration, Page, object_of
 from deepseek_serving.http.dashboard import Dashboard
@@ -190,12 +190,12 @@ async def _refuse(request: Request, exc: Exception) -> Response:
         message = f"{request.method} {request.url.path}: {exc.detail}"
         return Json({"error": message}, exc.status_code, dict(exc.headers or {}))
     status = http_status(exc)
-    return Json({"error": text(exc)}, status, retry_after(exc, status))
+    return Json({"error": text(exc)}, status, advice(exc, status))
 
 
 def application(server: Server) -> Starlette:
     """The ASGI application of a server."""
-    handlers: dict[Any, Any] = {HTTPException: _refuse, DeepSeekError: _refuse}
+    handlers: dict[Any, Any] = {HTTPException: _refuse, DeepSeekError: _refuse, Exception: _refuse}
     routes = [*Pages(server).routes(), *OpenAI(server).routes(), *Dashboard().routes()]
     app = Starlette(routes=routes, exception_handlers=handlers)
     # A path with a slash too many is no other path.

@@ -140,5 +140,4 @@ def _open_head(start: dict[str, Any], more: Headers, *, chunks: bool) -> bytes:
     headers = [*more, *((name, value) for name, value in start["headers"] if name not in _OWN)]
     if chunks:
         headers.append((b"transfer-encoding", b"chunked"))
-    top = head(start["status"], 0, kind, headers, close=not chunks)
-    return top.replace(b"content-length: 0\r\n", b"")
+    return head(start["status"], None, kind, headers, close=not chunks)

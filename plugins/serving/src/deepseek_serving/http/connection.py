@@ -39,6 +39,8 @@ class Connection(Incoming):
     def connection_lost(self, exc: Exception | None) -> None:
         self._deaf = self._closing = True
         self._parts.release()
+        # The parser and this hold one another, and what was read would count until garbage is collected.
+        self._direct = self._parser = self._head = None
         self._front.closed(self)
         self.writable.set()
         if self.abandon is not None:
@@ -108,6 +110,10 @@ class Connection(Incoming):
                 self.began = monotonic()
             self._transport.resume_reading()
 
+    def aside(self, data: bytes) -> None:
+        """Write what is no answer."""
+        self._transport.write(data)
+
     def write(self, data: bytes) -> None:
         """A part of an answer whose head is written."""
         self.partly = True
@@ -145,7 +151,8 @@ class Connection(Incoming):
         if self._front.access is not None:
             self._front.access.line("", self.peer, "", "", status, len(why), 0.0)
         body = self._front.error_body(why)
-        self._transport.write(head(status, len(body), b"application/json", close=True) + body)
+        more = [(b"www-authenticate", b"Bearer")] if status == 401 else []
+        self._transport.write(head(status, len(body), b"application/json", more, close=True) + body)
         self._linger()
 
     def _linger(self) -> None:

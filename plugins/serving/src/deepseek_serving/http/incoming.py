@@ -16,7 +16,7 @@ import httptools
 
 from deepseek_serving.bodies import SMALL, Direct, Parts
 from deepseek_serving.errors import NotReadyError
-from deepseek_serving.http.message import Head, Headers
+from deepseek_serving.http.message import END, Head, Headers
 
 if TYPE_CHECKING:
     from deepseek_serving.http.front import Front
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 DIRECT = SMALL
 #: Requests that a client may send ahead before it is read no further.
 AHEAD = 16
-_END = b"\r\n\r\n"
 
 #: A request's head, its body, and whether the body's memory is the request's own, to be used by its tensors.
 Asked = tuple[Head, "bytes | memoryview", bool]
@@ -98,10 +97,10 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         else:  # Trailers, which are none of the head, where keys are.
             self._trailers += len(name) + len(value)
             if self._trailers > self._front.limits.head:
-                self._too_long()
+                self.refuse(*self._front.too_long)
 
     def on_headers_complete(self) -> None:
-        parser, limits = self._parser, self._front.limits
+        parser = self._parser
         chunks = parser.get_http_version() == "1.1"
         # Older clients would have to be told that a connection stays.
         keep_alive = chunks and parser.should_keep_alive() and not parser.should_upgrade()
@@ -109,19 +108,16 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self._head = found = Head(method, self._target, self._headers, keep_alive=keep_alive, chunks=chunks)
         self._front.look(found)
         self._unread = self._trailers = 0
-        if found.size > limits.head:
-            self._too_long()
-        elif (found.header(b"transfer-encoding") or b"chunked").lower() != b"chunked":
-            self.refuse(501, "no Transfer-Encoding is known but `chunked`; use Content-Encoding")
-        elif found.length is not None and found.length > limits.body:
-            self.refuse(413, f"the body is larger than {self._front.limits.body}")
+        objection = self._front.objection(found)
+        if objection is not None:
+            self.refuse(*objection)
         elif self.busy is None and not self._deaf:
             self.invite()
 
     def invite(self) -> None:
         """Tell a client that waits for it to send the body of its request."""
         if self._head is not None and self._head.waits and not self._length:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.aside(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         self._length += len(body)
@@ -134,7 +130,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
                 self.refuse(503, error.what)
 
     def on_message_complete(self) -> None:
-        content = b"".join(self._parts.release())
+        content = self._parts.release()
         try:
             body = self._front.memory.keep(content, self._head.tensors if self._head else 0)
             self._complete(body, own=body is not content)
@@ -147,7 +143,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         """Take one whole request, or one whose body is still to come, whose head has come before."""
         front = self._front
         scratch = front.scratch
-        end = scratch.find(_END, 0, count) + 4
+        end = scratch.find(END, 0, count) + 4
         found = front.heads.get(bytes(scratch[:end])) if end > 3 else None
         if found is None:
             return False
@@ -158,6 +154,9 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         if count - end > length or length < DIRECT:
             # Something follows it, or it is a small one in pieces: the parser takes them apart.
             return False
+        if not front.knows(found):
+            # The parser's callbacks say so.
+            return False
         # Whole or not: large ones lie where their tensors are aligned, and are counted.
         self._head = found
         self.began = self.active
@@ -167,7 +166,11 @@ class Incoming(asyncio.BufferedProtocol, ABC):
     def _parse(self, data: bytearray) -> None:
         fresh = self.began is None
         if fresh:
-            self.began = self.active
+            # Lines that are empty may come before a request. Source: RFC 9112, section 2.2.
+            data = data.lstrip(b"\r\n")
+            if not data:
+                return
+            self.began, self._head = self.active, None
             if self._parser is None:
                 self._parser = httptools.HttpRequestParser(self)
         if self._head is None or fresh:
@@ -181,21 +184,15 @@ class Incoming(asyncio.BufferedProtocol, ABC):
             self.refuse(400, f"this is not HTTP/1.1: {exc}")
         found = self._head
         if fresh and found is not None and not self._deaf:
-            self._remember(data, found)
+            self._front.remember(data, found, self._length)
         if self.began is not None and not self._deaf:
             self._go_on(found)
-
-    def _remember(self, data: bytearray, found: Head) -> None:
-        """Keep a head, if the parser found the body where it is looked for here: one request, and nothing odd."""
-        end = data.find(_END) + 4
-        if end > 3 and self._length == len(data) - end and data.startswith(found.method.encode()):
-            self._front.remember(bytes(data[:end]), found)
 
     def _go_on(self, found: Head | None) -> None:
         """The request is not complete: whether more of it is read, and how."""
         if found is None:
             if self._unread > self._front.limits.head:
-                self._too_long()
+                self.refuse(*self._front.too_long)
         elif (found.length or 0) - self._length >= DIRECT:
             # The parser would wait for the body; the next request is for a new one.
             self._parser = None
@@ -204,7 +201,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
     def _read_directly(self, expected: int, first: bytes | memoryview = b"") -> None:
         """Let the rest of a body be written to where it will stay, its tensors aligned."""
         self._direct = direct = Direct(self._front.memory, expected, self._head.tensors if self._head else 0)
-        for part in filter(len, (*self._parts.release(), first)):
+        for part in filter(len, (self._parts.release(), first)):
             direct.rest[: len(part)] = part
             self._came(direct, len(part))
 
@@ -236,10 +233,11 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         if len(self._ahead) > AHEAD or len(body) > DIRECT:
             self.pause()
 
-    def _too_long(self) -> None:
-        self.refuse(431, f"the head of the request is larger than {self._front.limits.head}")
-
     # What the writing half does.
+
+    @abstractmethod
+    def aside(self, data: bytes) -> None:
+        """Write what is no answer."""
 
     @abstractmethod
     def pause(self) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from deepseek.plugin import DeepSeekError, InputError, Options
 from deepseek_serving.bodies import Memory, packed, unpacked
 from deepseek_serving.calls import Call
-from deepseek_serving.errors import GoneError, http_status, retry_after, text
+from deepseek_serving.errors import GoneError, advice, http_status, text
 from deepseek_serving.gatekeeper import Gatekeeper
 from deepseek_serving.http.message import TENSORS, Head, Headers
 from deepseek_serving.oip import answers, raw, requests
@@ -30,8 +30,8 @@ logger = logging.getLogger("deepseek.serving")
 
 _INFER = re.compile(rb"/v2/models/([^/?]+)(?:/versions/([^/?]+))?/infer(?:\?.*)?")
 _JSON, _BINARY = b"application/json", b"application/octet-stream"
-#: Answers that are smaller are not worth compressing, in bytes.
-_PACK = 1024
+#: Answers that are smaller are not worth compressing, in bytes; larger ones would hold up the loop.
+_PACK, _PACKED = 1024, 128 << 10
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ class InferRoad:
         region: Callable[[str], Region | None], tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
         self._find = repository.find
-        self._gatekeeper = gatekeeper
+        self.gatekeeper = gatekeeper
         self._limit = limit
         self._compress = compress
         self._memory = memory
@@ -106,7 +106,7 @@ class InferRoad:
     def ask(self, ask: Ask, connection: Connection, head: Head, body: bytes | memoryview, own: bool) -> None:
         """Take a request; it is answered when the model has."""
         try:
-            tenant = self._gatekeeper.admit(head.headers) if self._gatekeeper.closed else ""
+            tenant = self.gatekeeper.admit(head.headers) if self.gatekeeper.closed else ""
             if ask.wrong:
                 # Made anew each time: an error that is kept keeps what it passed through, bodies and all.
                 raise InputError(ask.wrong)
@@ -186,7 +186,7 @@ class InferRoad:
         if parts:
             kind = _BINARY
             more.append((TENSORS, b"%d" % len(top)))
-        if self._compress and accepts and sum(map(len, content)) >= _PACK:
+        elif self._compress and accepts and _PACK <= len(top) <= _PACKED:
             small = packed(content, accepts)
             if small:
                 content = [small[0]]
@@ -210,9 +210,7 @@ def respond_error(connection: Connection, error: BaseException) -> None:
     if not isinstance(error, DeepSeekError):
         logger.error("an inference request failed", exc_info=error)
     status = http_status(error)
-    more: Headers = [(name.encode(), value.encode()) for name, value in retry_after(error, status).items()]
-    if status == 401:
-        more.append((b"www-authenticate", b"Bearer"))
+    more: Headers = [(name.encode(), value.encode()) for name, value in advice(error, status).items()]
     connection.respond(status, _JSON, [msgspec.json.encode({"error": text(error)})], more)
 
 
@@ -229,5 +227,6 @@ def seconds(value: bytes) -> float:
         if not 0 < found < 1e6:
             raise ValueError(value)
     except ValueError as exc:
-        raise InputError(f"X-Request-Timeout is a number of seconds (got {value[:40]!r})") from exc
+        got = value[:40].decode("latin-1")
+        raise InputError(f"X-Request-Timeout is a number of seconds (got `{got}`)") from exc
     return found

@@ -9,6 +9,8 @@ from typing import Any
 
 #: Header names and values, names in lower case.
 Headers = list[tuple[bytes, bytes]]
+#: What ends a head.
+END = b"\r\n\r\n"
 #: Where the binary tensors of a request or an answer begin in its body: the header of the protocol's extension.
 TENSORS = b"inference-header-content-length"
 
@@ -26,13 +28,25 @@ class Head:
         keep_alive: whether the connection is to stay.
         chunks: whether the client takes answers in chunks: from HTTP/1.1 on.
         length: bytes of the body; None: it comes in chunks, or there is none.
+        chunked: how its transfer is encoded; None: it is not.
         tensors: where the binary tensors begin in the body, if there are any.
         waits: whether the client waits to be told to send the body.
         serve: answers requests of this head; takes the connection, the head, the body, and whether the body's memory
             is the request's own.
     """
 
-    __slots__ = ("chunks", "headers", "keep_alive", "length", "method", "serve", "target", "tensors", "waits")
+    __slots__ = (
+        "chunked",
+        "chunks",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "serve",
+        "target",
+        "tensors",
+        "waits",
+    )
 
     def __init__(
         self, method: str, target: bytes, headers: Headers, *, keep_alive: bool, chunks: bool = True
@@ -43,6 +57,7 @@ class Head:
         self.keep_alive, self.chunks = keep_alive, chunks
         length, expect = self.header(b"content-length"), self.header(b"expect")
         self.length = _number(length)
+        self.chunked = self.header(b"transfer-encoding")
         self.tensors = _number(self.header(TENSORS)) or 0
         self.waits = expect is not None and expect.lower() == b"100-continue"
         self.serve: Callable[[Any, Head, bytes | memoryview, bool], None] = _unseen
@@ -77,16 +92,18 @@ def _usual(length: int, kind: bytes, more: bytes = b"") -> bytes:
 
 
 def head(
-    status: int, length: int, kind: bytes, more: Sequence[tuple[bytes, bytes]] = (), *, close: bool = False
+    status: int, length: int | None, kind: bytes, more: Sequence[tuple[bytes, bytes]] = (), *, close: bool = False
 ) -> bytes:
-    """The head of an answer."""
-    if status == 200 and not close:
+    """The head of an answer; of one without a length where that is not known yet."""
+    if status == 200 and not close and length is not None:
         # As most are.
         if not more:
             return _usual(length, kind)
         if len(more) == 1 and more[0][0] is TENSORS:
             return _usual(length, kind, b"\r\n%b: %b" % more[0])
-    lines = [_STATUS[status], b"content-type: ", kind, b"\r\ncontent-length: ", b"%d" % length, b"\r\n"]
+    lines = [_STATUS[status], b"content-type: ", kind, b"\r\n"]
+    if length is not None:
+        lines.append(b"content-length: %d\r\n" % length)
     for name, value in more:
         lines += (name, b": ", value, b"\r\n")
     lines.append(b"connection: close\r\n\r\n" if close else b"\r\n")

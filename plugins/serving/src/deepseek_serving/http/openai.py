@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.asking import Trace, ask, predict
-from deepseek_serving.errors import UnknownError, http_status, retry_after, text
+from deepseek_serving.errors import UnknownError, advice, http_status, text
 from deepseek_serving.http.json import Json, decoded
 from deepseek_serving.oip.requests import Question
 from deepseek_serving.served import Served
@@ -181,4 +181,4 @@ def _error(error: DeepSeekError) -> Response:
     kind = "invalid_request_error" if status < 500 else "server_error"
     code = "model_not_found" if isinstance(error, UnknownError) else None
     body = {"error": {"message": text(error), "type": kind, "param": None, "code": code}}
-    return Json(body, status, retry_after(error, status))
+    return Json(body, status, advice(error, status))

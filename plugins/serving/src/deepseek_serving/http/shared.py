@@ -42,6 +42,10 @@ class SharedConnection(Connection):
             states[slot] = ASKED
         return self._front.scratch if self._direct is None else self._direct.rest
 
+    def aside(self, data: bytes) -> None:
+        self._slots.after[self._slot] += len(data)
+        super().aside(data)
+
     def write(self, data: bytes) -> None:
         self._answering(len(data))
         self._states[self._slot] = PART

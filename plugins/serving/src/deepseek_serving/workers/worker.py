@@ -80,8 +80,9 @@ class Worker:
         try:
             tls = self._server.tls
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, passed, ssl=tls.context("http/1.1") if tls else None
-            )
+                lambda: connection, passed, ssl=tls.context("http/1.1") if tls else None,
+                ssl_handshake_timeout=self._server.settings.limits.read_timeout if tls else None,
+            )  # fmt: skip
         except OSError:
             # The client went before it was here, or failed its handshake.
             passed.close()
