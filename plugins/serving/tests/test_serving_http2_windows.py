@@ -153,3 +153,38 @@ def test_a_stream_that_is_not_read_is_not_asked_on(shared: Running) -> None:
             assert len(response.infer_response.raw_output_contents[0]) == 64 * 16 * 4
             content, answers = content[5 + length :], answers + 1
         assert answers == sent
+
+
+def test_answers_that_are_not_read_are_within_the_limit_of_memory(tmp_path: Path) -> None:
+    write_models(tmp_path, {"float": {"onnx": {"shape": ["batch", 16]}}})
+    with serving(tmp_path, limits={"memory": "1MiB"}) as running, peer(running.grpc, window=0) as client:
+        # Requests that compress well, as it were: the same rows, 256 KiB of them.
+        content = request((4096, 16), "float")
+        calls = []
+        for _ in range(8):
+            stream = client.h2.get_next_available_stream_id()
+            client.h2.send_headers(stream, headers())
+            at = 0
+            while at < len(content):
+                size = min(len(content) - at, client.h2.local_flow_control_window(stream), 16384)
+                client.h2.send_data(stream, content[at : at + size], end_stream=at + size == len(content))
+                at += size
+                client.send()
+                while at < len(content) and client.h2.local_flow_control_window(stream) == 0:
+                    assert client.read()
+            calls.append(stream)
+            while len(calls) == 1 and not running.server.repository.find("float").traffic.back:
+                pass
+        while len(client.ended) < 4:
+            assert client.read()
+        ends = [client.ended[stream]["grpc-status"] for stream in calls if stream in client.ended]
+        # UNAVAILABLE
+        assert set(ends) == {"14"}
+        assert running.server.memory.held <= 1 << 20
+        # Who reads gets what waits for it, and others are served again.
+        client.h2.increment_flow_control_window(1 << 20)
+        for stream in set(calls) - set(client.ended):
+            client.h2.increment_flow_control_window(1 << 19, stream)
+        client.send()
+        assert {client.wait(stream)["grpc-status"] for stream in calls} == {"0", "14"}
+        assert running.infer("float", np.ones((1, 16))).status_code == 200

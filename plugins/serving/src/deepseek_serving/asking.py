@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from time import monotonic
 from typing import Any
 
 import numpy as np
 
-from deepseek.plugin import Options
+from deepseek.plugin import DeadlineError, Options
+from deepseek_serving.backlog import Backlog
 from deepseek_serving.calls import Call, StreamCall
 from deepseek_serving.errors import NotReadyError, SlowReaderError
 from deepseek_serving.oip.requests import Question
 from deepseek_serving.served import Served
 
 Trace = Callable[[Call], None]
-#: Chunks of an answer that may wait for a client to read them.
-_BEHIND = 4096
+#: Bytes of an answer in chunks that may wait for a client to read them, and what a chunk takes beside its own.
+_BEHIND, _CHUNK = 4 << 20, 1 << 10
 #: Pictures and texts of a model that may wait to be read.
 _UNPACKING = 1024
 
@@ -73,15 +75,15 @@ async def stream(
     """The chunks of the model's answer, as they come; leaving the loop stops it. Raises DeepSeekError."""
     _in_time(model, question)
     loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+    chunks: Backlog[Mapping[str, Any] | None] = Backlog()
 
     def take(chunk: Mapping[str, Any]) -> None:
-        if chunks.qsize() < _BEHIND:
-            chunks.put_nowait(chunk)
+        if chunks.size < _BEHIND:
+            chunks.put(chunk, _CHUNK + sum(np.asarray(tensor).nbytes for tensor in chunk.values()))
         else:
             call.settle(SlowReaderError("the client does not read its answer"))
 
-    call = StreamCall(model, question, lambda _: chunks.put_nowait(None), monotonic(), take)
+    call = StreamCall(model, question, lambda _: chunks.put(None, 0), monotonic(), take)
     if trace is not None:
         trace(call)
     model.submit(call, loop)
@@ -108,19 +110,23 @@ async def predict(
     pipeline = model.pipeline
     if pipeline is None:
         raise NotReadyError(f"the model `{model.name}` is not ready: {model.reason}")
-    codec, loop = pipeline.codec, asyncio.get_running_loop()
+    codec = pipeline.codec
     _in_time(model, question)
+    deadline = question.options.deadline
     if model.unpacking >= _UNPACKING:
         raise model.refused(NotReadyError(f"{_UNPACKING} pictures or texts wait to be read already", retry_after=1))
     model.unpacking += 1
     try:
-        # Pictures take milliseconds to unpack, and the loop has others to serve.
-        inputs = await loop.run_in_executor(None, codec.encode, value)
+        async with asyncio.timeout(None if deadline is None else max(0.0, deadline - monotonic())):
+            inputs = await model.beside(partial(codec.encode, value))
+    except TimeoutError:
+        late = DeadlineError("the deadline passed before the model was asked")
+        raise model.refused(late) from None
     finally:
         model.unpacking -= 1
     question.inputs = {name: np.asarray(tensor) for name, tensor in inputs.items()}
     outputs = await ask(model, question, trace)
-    return await loop.run_in_executor(None, codec.decode, outputs)
+    return await model.beside(partial(codec.decode, outputs))
 
 
 def _in_time(model: Served, question: Question) -> None:

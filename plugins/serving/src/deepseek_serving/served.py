@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import deepseek
 from deepseek.plugin import (
@@ -28,11 +28,16 @@ from deepseek_serving.quickness import OUTLIER, Quickness
 from deepseek_serving.sequences import Sequences
 from deepseek_serving.settings import ServingSettings
 from deepseek_serving.statistics import Statistics
+from deepseek_serving.threads import off_loop
 
 #: Requests after which a quick model is executed on the loop.
 _EARNED = 1000
+#: Threads of a model's codec.
+_HANDS = 4
 #: Bytes of an input of a request that is executed on the loop.
 _SMALL = 16 << 10
+
+T = TypeVar("T")
 
 
 class Served:
@@ -72,8 +77,9 @@ class Served:
         self._send: Callable[..., None] | None = None
         self._run: Callable[..., Mapping[str, Any]] | None = None
         self._quickness = Quickness()
-        #: Pictures and texts that are being read.
+        #: Pictures and texts that are being read, and the threads that may do so.
         self.unpacking = 0
+        self._hands = asyncio.Semaphore(_HANDS)
         #: When an execution on the loop began; 0.0: none is under way. Looked at by the watchdog.
         self.entered = 0.0
 
@@ -161,6 +167,19 @@ class Served:
             raise NotReadyError(f"the queue is full: {error.what}", retry_after=max(1.0, wait)) from error
         except ClosedError as error:
             raise NotReadyError(f"the model `{self.name}` was unloaded") from error
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """What a codec makes of pictures and texts, which takes milliseconds, while the loop serves others."""
+        await self._hands.acquire()
+        coming = off_loop(work, "deepseek-codec")
+        # Not before the thread is done, whoever still waits for it: one codec that hangs holds up no other model.
+        coming.add_done_callback(self._done)
+        return await asyncio.shield(coming)
+
+    def _done(self, coming: asyncio.Future[Any]) -> None:
+        self._hands.release()
+        # Whoever waits has it, too.
+        coming.exception()
 
     def settled(self, call: Call) -> None:
         """A request has its answer."""

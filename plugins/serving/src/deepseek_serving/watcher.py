@@ -8,6 +8,7 @@ import logging
 from deepseek.plugin import DeepSeekError
 from deepseek_serving.prints import Print
 from deepseek_serving.repository import Repository
+from deepseek_serving.threads import off_loop
 
 logger = logging.getLogger("deepseek.serving")
 
@@ -37,7 +38,7 @@ class Watcher:
 
     async def look(self) -> None:
         """One look. A model is loaded when two looks in a row found the same: files that are being copied change."""
-        changes = await asyncio.get_running_loop().run_in_executor(None, self._repository.changes)
+        changes = await off_loop(self._repository.changes, "deepseek-watcher")
         before, self._seen = self._seen, changes.changed
         for name in changes.gone:
             logger.info("the model `%s` is gone from the folder", name)

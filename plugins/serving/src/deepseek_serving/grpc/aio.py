@@ -14,6 +14,7 @@ from grpc import aio
 
 from deepseek.plugin import ConfigError, DeepSeekError
 from deepseek_serving.asking import ask
+from deepseek_serving.backlog import Backlog
 from deepseek_serving.errors import grpc_status, text
 from deepseek_serving.grpc import schema
 from deepseek_serving.grpc.service import Asking, Conversation, Service
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deepseek.serving")
 
-#: Responses that may wait for a client to read them before no more is asked, and before one in chunks is given up.
-_BEHIND, _LOST = 256, 65536
+#: Bytes of responses that may wait for a client before no more is asked, and before one in chunks is given up.
+_BEHIND, _LOST = 1 << 20, 8 << 20
 
 
 class AioCarrier:
@@ -106,11 +107,13 @@ class AioCarrier:
         return answer
 
     async def _stream(self, incoming: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
+        outgoing: Backlog[bytes | None] = Backlog()
         asking, loop = _asking(context), asyncio.get_running_loop()
-        talk = Conversation(
-            self._service, asking, outgoing.put_nowait, loop, lambda: outgoing.qsize() > _LOST
-        )  # fmt: skip
+
+        def put(response: bytes | None) -> None:
+            outgoing.put(response, len(response or b""))
+
+        talk = Conversation(self._service, asking, put, loop, lambda: outgoing.size > _LOST)
         try:
             self._server.gatekeeper.caller(asking.headers)
         except DeepSeekError as error:
@@ -121,9 +124,9 @@ class AioCarrier:
             async for raw in incoming:
                 talk.ask(raw)
                 # A client that does not read is not read either.
-                while talk.busy or outgoing.qsize() > _BEHIND:
+                while talk.busy or outgoing.size > _BEHIND:
                     read.clear()
-                    talk.full(outgoing.qsize() > _BEHIND)
+                    talk.full(outgoing.size > _BEHIND)
                     await read.wait()
             talk.finish()
 
@@ -132,7 +135,7 @@ class AioCarrier:
         try:
             while (response := await outgoing.get()) is not None:
                 yield response
-                talk.full(outgoing.qsize() > _BEHIND)
+                talk.full(outgoing.size > _BEHIND)
                 read.set()
         finally:
             self._talks.discard(talk)

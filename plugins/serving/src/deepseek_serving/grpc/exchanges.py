@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from deepseek.plugin import InputError
+from deepseek_serving.bodies import SMALL, Claim
 from deepseek_serving.calls import Call
 from deepseek_serving.errors import GoneError, NotReadyError, grpc_status
 from deepseek_serving.grpc import status
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 #: Bytes of a stream's responses that may wait before no more is asked, and before one that comes in chunks is given up.
-_BEHIND, _LOST = 1 << 20, 64 << 20
+_BEHIND, _LOST = 1 << 20, 8 << 20
 
 
 class Unary(Exchange):
@@ -29,6 +30,7 @@ class Unary(Exchange):
     _request: Piece | None = None
     _own = False
     _work: asyncio.Task[None] | None = None
+    _claim: Claim | None = None
 
     def message(self, message: Piece, *, own: bool) -> None:
         if self._request is not None:
@@ -52,11 +54,21 @@ class Unary(Exchange):
             self.fail(error)
 
     def answer(self, parts: list[Piece]) -> None:
-        """Answer with a response in parts."""
+        """Answer with a response in parts. Raises NotReadyError."""
         self.untimed()
         length = sum(map(len, parts))
         parts.insert(0, PREFIX.pack(0, length))
-        self._stream.answer(status.HEAD, parts, length + PREFIX.size, status.DONE)
+        stream = self._stream
+        stream.answer(status.HEAD, parts, length + PREFIX.size, status.DONE)
+        if stream.queued >= SMALL:
+            # The client takes its time: what waits for it counts.
+            self._claim = Claim(self._carrier.service.server.memory)
+            try:
+                self._claim.add(stream.queued)
+            except NotReadyError:
+                self._begun = True
+                stream.cut()
+                raise
         self.log("OK", length)
 
     def gone(self) -> None:

@@ -128,6 +128,12 @@ class Stream:
         )  # fmt: skip
         connection.ended(self)
 
+    def cut(self) -> None:
+        """Drop what waits to be sent; the answer may still be ended, otherwise than it was to be."""
+        self.connection.forget(self)
+        self.queue.clear()
+        self.queued, self.closing = 0, None
+
     def break_off(self, code: int) -> None:
         """End the exchange without an answer."""
         if not self.over:
