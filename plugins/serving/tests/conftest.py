@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, save
 
+from serving_fleet import Workers
 from serving_pieces import Running, serving, write_models
 from serving_puppets import works
 
@@ -90,3 +91,12 @@ def coded_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _save(path: Path, nodes: Any, x: Any, y: Any, *initial: Any) -> None:
     graph = helper.make_graph(nodes, "g", [x], [y], list(initial))
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Workers]:
+    running = Workers(tmp_path, "--set", "server.allow=[load]")
+    yield running
+    if running.process.poll() is None:
+        running.process.kill()
+    running.process.communicate(timeout=30)

@@ -6,17 +6,12 @@ import collections
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx2 as httpx
 import msgspec
 import numpy as np
-import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 
@@ -25,44 +20,9 @@ from deepseek_serving.workers.changes import Changes
 from deepseek_serving.workers.held import Held
 from deepseek_serving.workers.lookout import Lookout
 from deepseek_serving.workers.slots import ASKED, IDLE, PART, Slots
-from serving_pieces import Running, body, identity, serving, triton_client, write_models
+from serving_fleet import CONTENT, URL, Workers
+from serving_pieces import Running, serving, triton_client, write_models
 from serving_puppets import works
-
-CONTENT = body([1, 16], [1.0] * 16)
-URL = "/v2/models/same/infer"
-
-
-class Workers:
-    """`deepseek serve --workers 2` of one identity."""
-
-    def __init__(self, folder: Path, *more: str) -> None:
-        identity(folder / "same.onnx")
-        (folder / "same.yaml").write_text("model: same.onnx\n")
-        command = [sys.executable, "-m", "deepseek", "serve", str(folder), "--workers", "2", "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, "--grpc-port", "0", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout
-        self.line = self.process.stdout.readline()
-        assert self.line.startswith("serving same/1 on http://"), self.process.communicate()[1]
-        words = self.line.split()
-        self.url, self.grpc = words[3], words[5].removeprefix("grpc://")
-
-    def pids(self) -> list[int]:
-        found = []
-        for child in psutil.Process(self.process.pid).children():
-            with suppress(psutil.NoSuchProcess):
-                found += [child.pid] if child.status() != "zombie" else []
-        return found
-
-
-@pytest.fixture
-def workers(tmp_path: Path) -> Iterator[Workers]:
-    running = Workers(tmp_path, "--set", "server.allow=[load]")
-    yield running
-    if running.process.poll() is None:
-        running.process.kill()
-    running.process.communicate(timeout=30)
 
 
 @pytest.mark.slow

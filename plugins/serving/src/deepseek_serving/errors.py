@@ -87,6 +87,10 @@ class GoneError(RefusedError):
     status, grpc = 499, "CANCELLED"
 
 
+#: Of the kernel's, those that tell a client what to do.
+_OTHERS = (InputError, ConfigError, UnavailableError, OutOfMemoryError)
+
+
 def http_status(error: BaseException) -> int:
     """The HTTP status of an error."""
     if isinstance(error, RefusedError):
@@ -114,6 +118,19 @@ def cause(error: BaseException) -> str:
     """A short name of an error's kind, for metrics."""
     name = type(error).__name__.removesuffix("Error")
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).strip("_")
+
+
+def carried(error: BaseException) -> list[str]:
+    """An error as another process is told of it: its kind, what it says, and its hint."""
+    if isinstance(error, DeepSeekError):
+        return [type(error).__name__, error.what, error.hint]
+    return ["", f"a worker process could not do it: {type(error).__name__}", ""]
+
+
+def brought(kind: str, what: str, hint: str) -> DeepSeekError:
+    """An error that another process told of."""
+    known: dict[str, type[DeepSeekError]] = {one.__name__: one for one in (*RefusedError.__subclasses__(), *_OTHERS)}
+    return known.get(kind, DeepSeekError)(what, hint=hint)
 
 
 class Refusals:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str
         }  # fmt: skip
         return _supervise(settings, start)
     run_on_loop(_serve(Server(settings, folder, rest)))
+    leave(0)
     return 0
 
 
@@ -114,15 +117,37 @@ async def _serve(server: Server) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    starting = loop.create_task(server.start())
-    waiting = loop.create_task(ended.wait())
+
+    async def start() -> None:
+        await server.start()
+        settle_memory()
+        announce(server.summary())
+
     try:
-        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            await starting
-            settle_memory()
-            announce(server.summary())
-        await waiting
+        await until(start(), ended)
     finally:
-        waiting.cancel()
         await server.stop()
+
+
+async def until(start: Coroutine[Any, Any, None], ended: asyncio.Event) -> None:
+    """Start, and serve until the end, which may come while it still starts. Raises what `start` does."""
+    loop = asyncio.get_running_loop()
+    starting, waiting = loop.create_task(start), loop.create_task(ended.wait())
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if not ended.is_set():
+            await starting
+            await waiting
+    finally:
+        for task in (starting, waiting):
+            task.cancel()
+        await asyncio.gather(starting, waiting, return_exceptions=True)
+
+
+def leave(code: int) -> None:
+    """End the process at once where threads are left in native code, which the interpreter's own end would abort."""
+    if any(thread.daemon for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

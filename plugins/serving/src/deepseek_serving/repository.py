@@ -97,6 +97,11 @@ class Repository:
         self._gone = {served for served in self._gone if served.calls}
 
     @property
+    def failed(self) -> list[str]:
+        """Models that could not be loaded, and do not serve."""
+        return list(self._failed)
+
+    @property
     def ready(self) -> bool:
         """Whether every model that is known takes requests."""
         return not self._failed and all(served.state == "READY" for served in self)
@@ -147,7 +152,7 @@ class Repository:
             loading.versions = self._folder.versions(name)
             if not loading.versions:
                 raise UnknownError(f"the repository has no model `{name}`", hint=self._folder.hint())
-            logger.info("the model `%s` is being loaded", name)
+            logger.debug("the model `%s` is being loaded", name)
             for version, path in loading.versions.items():
                 served = self._served(name, version, path)
                 loading.built.append((served, await self._builder.build(path, served.statistics)))

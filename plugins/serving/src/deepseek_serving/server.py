@@ -30,6 +30,7 @@ from deepseek_serving.opening import Plugins
 from deepseek_serving.reports import ModelReport, Report
 from deepseek_serving.repository import Repository
 from deepseek_serving.settings import ServerSettings
+from deepseek_serving.threads import off_loop
 from deepseek_serving.tls import Tls
 from deepseek_serving.tracing import Tracing
 from deepseek_serving.watchdog import Watchdog
@@ -43,6 +44,8 @@ logger = logging.getLogger("deepseek.serving")
 
 #: How often models are looked after, in seconds.
 _TICK = 0.02
+#: Seconds that the last traces may take to leave when the server ends.
+_TELLING = 2.0
 
 
 class Server:
@@ -108,7 +111,7 @@ class Server:
             context = self.tls.context("http/1.1") if self.tls else None
             self._http = await self.front.listen(settings.host, settings.http.port, context)
             self.http_port = self._http.sockets[0].getsockname()[1]
-            await self._listen_grpc()
+            await self.listen_grpc()
         self.live = True
         self._watchdog = Watchdog(self.repository, settings.stall)
         self._tasks.append(loop.create_task(self._look_after()))
@@ -116,13 +119,16 @@ class Server:
             live()
         await self.repository.load_all()
         self.loading = False
-        if not listen:
-            # Others listen there, too: what comes here must find models.
-            await self._listen_grpc()
-        if settings.watch:
-            self._tasks.append(loop.create_task(Watcher(self.repository, settings.watch).run()))
+        if settings.watch and listen:
+            self.watch()
 
-    async def _listen_grpc(self) -> None:
+    def watch(self) -> None:
+        """Follow the changes of the folder."""
+        watcher = Watcher(self.repository, self.everywhere, self.settings.watch)
+        self._tasks.append(asyncio.ensure_future(watcher.run()))
+
+    async def listen_grpc(self) -> None:
+        """Serve gRPC, too. Raises ConfigError."""
         settings = self.settings
         if settings.grpc is not None:
             # Imported here: a server without gRPC starts without its libraries.
@@ -152,7 +158,7 @@ class Server:
         return await self.colleagues.report() if self.colleagues else self.own_report()
 
     async def do(self, call: str, **arguments: Any) -> None:
-        """Do here what changes the server: what is done in one process is done in all. Raises DeepSeekError."""
+        """Do here what changes the server. Raises DeepSeekError."""
         if call in ("load", "unload"):
             await getattr(self.repository, call)(arguments["name"])
         else:
@@ -160,13 +166,8 @@ class Server:
 
     async def everywhere(self, call: str, **arguments: Any) -> None:
         """Do something in all of the server's processes, even if who asked for it goes. Raises DeepSeekError."""
-
-        async def work() -> None:
-            await self.do(call, **arguments)
-            if self.colleagues:
-                await self.colleagues.everywhere(call, **arguments)
-
-        await asyncio.shield(asyncio.ensure_future(work()))
+        do = self.colleagues.everywhere if self.colleagues else self.do
+        await asyncio.shield(asyncio.ensure_future(do(call, **arguments)))
 
     def own_report(self) -> Report:
         """What this process counted."""
@@ -191,7 +192,8 @@ class Server:
 
     def summary(self) -> str:
         """One line that says what is served where."""
-        host, scheme = self.settings.host, "https" if self.tls else "http"
+        scheme, host = "https" if self.tls else "http", self.settings.host
+        host = f"[{host}]" if ":" in host else host
         grpc = f" and grpc://{host}:{self.grpc_port}" if self.grpc_port else ""
         return f"{self.names()} on {scheme}://{host}:{self.http_port}{grpc}"
 
@@ -212,7 +214,8 @@ class Server:
             self.front.close()
             await self.repository.close()
         if self.tracing:
-            self.tracing.close()
+            # A collector that is not there is not waited for.
+            await asyncio.wait({off_loop(self.tracing.close, "deepseek-tracing")}, timeout=_TELLING)
 
     async def _drained(self) -> None:
         end = time.monotonic() + self.settings.drain

@@ -5,6 +5,7 @@ Source: W3C Trace Context; OpenTelemetry semantic conventions for span names and
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ from deepseek_serving.settings import TracingSettings
 if TYPE_CHECKING:
     from deepseek_serving.calls import Call
 
+#: The header ``traceparent`` of the version that there is, and of those that may come; and the bit of its flags.
+_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})(-.*)?")
+_SAMPLED = 1
 _INSTALL = "pip install 'deepseek-serving[tracing]'"
 
 
@@ -40,7 +44,10 @@ class Tracing:
         self.on = True
         self.rate = settings.rate
         self._taken = 0
-        self._provider = TracerProvider(resource=Resource.create({"service.name": settings.service}))
+        # At the end of the process nothing is waited for but what `close` is given.
+        self._provider = TracerProvider(
+            shutdown_on_exit=False, resource=Resource.create({"service.name": settings.service})
+        )
         self._provider.add_span_processor(BatchSpanProcessor(exporter or _exporter(settings.endpoint)))
         self._tracer = self._provider.get_tracer("deepseek.serving")
         self._propagator = TraceContextTextMapPropagator()
@@ -55,9 +62,10 @@ class Tracing:
         carrier = {
             name.decode(): value.decode("latin-1") for name, value in headers if name in (b"traceparent", b"tracestate")
         }
-        if not carrier.get("traceparent", "").endswith("-01"):
+        caller = _PARENT.fullmatch(carrier.get("traceparent", ""))
+        if caller is None or not int(caller["flags"], 16) & _SAMPLED:
             self._taken += 1
-            if carrier.get("traceparent", "").endswith("-00") or self._taken % self.rate:
+            if caller is not None or self._taken % self.rate:
                 return None
         context = self._propagator.extract(carrier)
         return self._tracer.start_span(f"infer {model}", context, attributes={"deepseek.model": model})

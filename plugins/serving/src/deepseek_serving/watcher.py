@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from deepseek.plugin import DeepSeekError
 from deepseek_serving.prints import Print
@@ -12,17 +13,21 @@ from deepseek_serving.threads import off_loop
 
 logger = logging.getLogger("deepseek.serving")
 
+Change = Callable[..., Awaitable[None]]
+
 
 class Watcher:
     """Keeps a repository as its folder is.
 
     Args:
         repository: the models.
+        change: makes changes, wherever the models are: ``load`` or ``unload``, and a name.
         interval: seconds between two looks.
     """
 
-    def __init__(self, repository: Repository, interval: float) -> None:
+    def __init__(self, repository: Repository, change: Change, interval: float) -> None:
         self._repository = repository
+        self._change = change
         self._interval = interval
         self._seen: dict[str, Print] = {}
 
@@ -42,14 +47,14 @@ class Watcher:
         before, self._seen = self._seen, changes.changed
         for name in changes.gone:
             logger.info("the model `%s` is gone from the folder", name)
-            await self._repository.unload(name)
+            await self._change("unload", name=name)
         for name, print_ in changes.changed.items():
             if before.get(name) == print_:
                 await self._load(name)
 
     async def _load(self, name: str) -> None:
         try:
-            await self._repository.load(name)
+            await self._change("load", name=name)
             logger.info("the model `%s` has changed, and was loaded", name)
         except DeepSeekError as error:
             logger.error("the model `%s` has changed, and can't be loaded: %s", name, error)

@@ -91,9 +91,12 @@ class Door:
             # While the server starts, those that load still tell of its health.
             able = [worker for worker in self._workers if worker.able]
         if not able:
-            self._waiting.append(accepted)
             if slot is not None:
                 self._free.append(slot)
+            if len(self._waiting) < self._settings.limits.connections:
+                self._waiting.append(accepted)
+            else:
+                self._turn_away(accepted)
             return
         if slot is None:
             if not self._free:
@@ -116,7 +119,7 @@ class Door:
             # Nobody here can say anything that the client would understand.
             accepted.close()
         else:
-            refuse(accepted)
+            refuse(accepted, f"{self._settings.limits.connections} connections are open already")
 
     def ended(self, worker: Held, slots: list[int]) -> None:
         """Connections of a worker have ended."""
@@ -135,7 +138,30 @@ class Door:
             self._give(held, slot)
             return
         if state == ASKED and not self._settings.tls:
-            refuse(held)
+            refuse(held, "the worker process of this request died; ask again")
         else:
             held.close()
         self._free.append(slot)
+
+
+def reserve(host: str, port: int, address: str) -> socket.socket:
+    """A port that all workers can listen on for gRPC, side by side, as long as the socket is open.
+
+    Args:
+        host, port: as the settings have them.
+        address: where HTTP is listened for.
+
+    Raises:
+        ConfigError: it is taken.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    reserved = socket.socket(family)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        # Alone first: another server's workers would share the port with ours, and their clients with them.
+        socket.create_server((host, port), family=family).close()
+        reserved.bind((host, port))
+    except OSError as exc:
+        hint = "choose another with --grpc-port, or 0 for any free one"
+        raise ConfigError(f"can't listen on {host}:{port} for gRPC: {exc.strerror}", hint=hint) from exc
+    return reserved

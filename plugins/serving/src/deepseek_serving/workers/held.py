@@ -6,6 +6,7 @@ import asyncio
 import socket
 import subprocess
 import time
+from typing import Any
 
 from deepseek_serving.reports import Report
 from deepseek_serving.workers.channel import Channel
@@ -19,7 +20,10 @@ class Held:
 
     Attributes:
         able: whether it takes connections.
-        ready: whether its models are loaded.
+        ready: whether it serves: its models are loaded, and it takes part in changes.
+        listens: whether it has begun to listen for gRPC, too.
+        watches: whether it watches the folder, for all.
+        missed: loads that others did before it was ready.
         asked: since when it owes an answer, in `time.monotonic()` seconds; None: it does not.
         report: what it said last.
     """
@@ -28,16 +32,22 @@ class Held:
         self.process = process
         self.channel: Channel
         self.born = time.monotonic()
-        self.able = self.ready = False
+        self.able = self.ready = self.listens = self.watches = False
+        self.missed: list[dict[str, Any]] = []
         self.slots: dict[int, socket.socket] = {}
         self.asked: float | None = None
         self.asking: asyncio.Future[None] | None = None
         self.report: Report | None = None
 
     @property
+    def quiet(self) -> bool:
+        """Whether it has owed an answer for too long to be asked again."""
+        return self.asked is not None and time.monotonic() - self.asked > _QUIET
+
+    @property
     def burden(self) -> tuple[bool, int]:
         """What is compared when a connection is given away: whether it is quiet, and how many it has."""
-        return self.asked is not None and time.monotonic() - self.asked > _QUIET, len(self.slots)
+        return self.quiet, len(self.slots)
 
     def end(self) -> int:
         """Wait for the end of the process, which is near, or make it; its exit code. Not on the loop."""

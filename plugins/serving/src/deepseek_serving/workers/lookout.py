@@ -47,11 +47,15 @@ class Lookout:
 
     async def _ask(self, worker: Held) -> None:
         try:
-            answer = await worker.channel.ask({"call": "report", "arguments": {}})
+            answer = await worker.channel.ask({"call": "report"})
         except ConnectionError:
             return
-        worker.report = msgspec.convert(answer, Report, str_keys=True)
+        worker.report = self.read(answer)
         worker.asked = None
+
+    def read(self, answer: Any) -> Report:
+        """A report as a message has it."""
+        return msgspec.convert(answer, Report, str_keys=True)
 
     def bury(self, worker: Held) -> None:
         """A worker has ended: what it had counted when it was last asked is kept, for it has to be paid for."""

@@ -13,19 +13,18 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from deepseek.plugin import ConfigError
 from deepseek_serving.process import announce
 from deepseek_serving.settings import ServerSettings
-from deepseek_serving.workers.changes import Changes
 from deepseek_serving.workers.channel import Channel
-from deepseek_serving.workers.door import Door
+from deepseek_serving.workers.door import Door, reserve
 from deepseek_serving.workers.held import Held
 from deepseek_serving.workers.lookout import Lookout
+from deepseek_serving.workers.together import Together
 
 logger = logging.getLogger("deepseek.serving")
 
-#: A worker that lives shorter than this is started again only after a wait, in seconds.
-_YOUNG = 5.0
+#: A worker that lives shorter than this is started again only after a wait, in seconds; and the longest wait.
+_YOUNG, _LONGEST = 5.0, 30.0
 
 
 class Supervisor:
@@ -46,8 +45,9 @@ class Supervisor:
         self._failed: int | None = None
         self._summary = ""
         self._reserved: socket.socket | None = None
-        self._changes = Changes()
         self._lookout = Lookout(self._workers, settings.stall)
+        self._together = Together(self._workers, self._lookout)
+        self._patience = 1.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -57,7 +57,11 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ended.set)
         address = self._door.open()
-        self._start["grpc_port"] = self._reserve(address[0]) if self.settings.grpc else 0
+        if self.settings.grpc:
+            self._reserved = reserve(self.settings.host, self.settings.grpc.port, address[0])
+            self._start["grpc_port"] = self._reserved.getsockname()[1]
+        else:
+            self._start["grpc_port"] = 0
         for _ in range(self.settings.workers):
             self._spawn()
         looking = loop.create_task(self._lookout.run())
@@ -75,25 +79,9 @@ class Supervisor:
 
     def _announce(self, host: str, port: int) -> None:
         scheme, grpc = "https" if self.settings.tls else "http", self._start["grpc_port"]
-        where = f"{scheme}://{host}:{port}" + (f" and grpc://{host}:{grpc}" if grpc else "")
+        named = f"[{host}]" if ":" in host else host
+        where = f"{scheme}://{named}:{port}" + (f" and grpc://{named}:{grpc}" if grpc else "")
         announce(f"{self._summary} on {where} with {self.settings.workers} workers")
-
-    def _reserve(self, host: str) -> int:
-        """A port that all workers can listen on for gRPC, side by side."""
-        assert self.settings.grpc is not None  # noqa: S101 -- the caller looked
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        where = (self.settings.host, self.settings.grpc.port)
-        self._reserved = socket.socket(family)
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            # Alone first: another server's workers would share the port with ours, and their clients with them.
-            socket.create_server(where, family=family).close()
-            self._reserved.bind(where)
-        except OSError as exc:
-            address = f"{self.settings.host}:{self.settings.grpc.port}"
-            hint = "choose another with --grpc-port, or 0 for any free one"
-            raise ConfigError(f"can't listen on {address} for gRPC: {exc.strerror}", hint=hint) from exc
-        return int(self._reserved.getsockname()[1])
 
     def _spawn(self) -> None:
         mine, theirs = socket.socketpair()
@@ -112,54 +100,62 @@ class Supervisor:
     def _receive(self, worker: Held, message: dict[str, Any]) -> None:
         if "closed" in message:
             self._door.ended(worker, message["closed"])
-        elif "ready" in message:
-            self._begin(self._bring_up(worker, message["summary"]))
         elif "able" in message:
             worker.able = True
             self._door.give_waiting()
+        elif "loaded" in message:
+            self._begin(self._bring_up(worker, message))
+        elif "listening" in message:
+            self._listens(worker)
+        elif "leaving" in message:
+            worker.able = worker.ready = worker.watches = False
+            self._appoint()
+        elif "last" in message:
+            worker.report = self._lookout.read(message["last"])
+        elif message.get("call") == "report":
+            self._begin(self._together.report(worker, message))
         elif "call" in message:
-            self._begin(self._pass_on(worker, message))
+            self._begin(self._together.change(worker, message))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _bring_up(self, worker: Held, summary: str) -> None:
+    async def _bring_up(self, worker: Held, message: dict[str, Any]) -> None:
         """Let a worker whose models are loaded do what the others did before, and serve."""
-        for call in self._changes.calls():
-            try:
-                wrong = await worker.channel.ask(call)
-            except ConnectionError:
-                return
-            if wrong:
-                logger.error("a new worker process can't %s as the others did: %s", call["call"], wrong)
-        worker.ready = True
-        self._summary = summary
-        if sum(one.ready for one in self._workers) == self.settings.workers:
+        try:
+            fit = await self._together.join(worker, message["failed"] if self._ready.is_set() else [])
+        except ConnectionError:
+            return
+        if fit:
+            self._summary = message["loaded"]
+            self._door.give_waiting()
+            self._appoint()
+        worker.channel.answer(message, fit)
+
+    def _listens(self, worker: Held) -> None:
+        worker.listens = True
+        if sum(one.ready and one.listens for one in self._workers) == self.settings.workers:
             self._ready.set()
             self._door.serving = True
-        self._door.give_waiting()
+            self._door.give_waiting()
 
-    async def _pass_on(self, asker: Held, message: dict[str, Any]) -> None:
-        """Let all other workers do what one has done, and bring it their answers."""
-        others = [worker for worker in self._workers if worker is not asker and worker.able]
-        call = {"call": message["call"], "arguments": message["arguments"]}
-        report = message["call"] == "report"
-        if not report:
-            self._changes.note(message["call"], message["arguments"])
-        # A report can be done without, a change can't.
-        limit = 5.0 if report else None
-        asked = (asyncio.wait_for(worker.channel.ask(dict(call)), limit) for worker in others)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        told = [None if isinstance(answer, BaseException) else answer for answer in answers]
-        asker.channel.answer(message, told + self._lookout.past if report else told)
+    def _appoint(self) -> None:
+        """Have one worker watch the folder for all: what it finds they do together."""
+        if self.settings.watch and not any(worker.watches for worker in self._workers):
+            for worker in self._workers:
+                if worker.ready:
+                    worker.watches = True
+                    worker.channel.send({"call": "watch"})
+                    return
 
     def _died(self, worker: Held) -> None:
         """A worker has ended: its connections are looked after, and another takes its place."""
         worker.able = worker.ready = False
         self._workers.remove(worker)
         self._lookout.bury(worker)
+        self._appoint()
         self._begin(self._replace(worker))
 
     async def _replace(self, worker: Held) -> None:
@@ -168,20 +164,33 @@ class Supervisor:
             for held in worker.slots.values():
                 held.close()
             return
-        young = time.monotonic() - worker.born < _YOUNG
         if code > 0 and not self._ready.is_set():
             # It never served, and said why.
             self._failed = code
             self._ready.set()
             return
         logger.error("a worker process ended with %d; another takes its place", code)
-        asyncio.get_running_loop().call_later(1.0 if young else 0.0, self._respawn)
+        self._respawn_after(worker)
         for slot, held in worker.slots.items():
             self._door.inherit(slot, held)
 
+    def _respawn_after(self, worker: Held) -> None:
+        wait = 0.0
+        if worker.listens and time.monotonic() - worker.born > _YOUNG:
+            self._patience = 1.0
+        else:
+            # Perhaps every one will end like this.
+            wait, self._patience = self._patience, min(2 * self._patience, _LONGEST)
+        asyncio.get_running_loop().call_later(wait, self._respawn)
+
     def _respawn(self) -> None:
-        if not self._ending:
+        if self._ending:
+            return
+        try:
             self._spawn()
+        except OSError as exc:
+            logger.error("a worker process could not be started: %s", exc)
+            asyncio.get_running_loop().call_later(self._patience, self._respawn)
 
     async def _end_workers(self) -> None:
         workers = list(self._workers)

@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 
 from deepseek.plugin import DeepSeekError
-from deepseek_serving.process import log_to_stderr, places, run_on_loop, settle_memory
+from deepseek_serving.errors import brought, carried
+from deepseek_serving.loading import Loading
+from deepseek_serving.process import leave, log_to_stderr, places, run_on_loop, settle_memory, until
 from deepseek_serving.reports import Report, together
 from deepseek_serving.server import Server
 from deepseek_serving.workers.channel import Channel
@@ -36,23 +38,47 @@ class Worker:
         self._server = server
         self._slots = slots
         self._closed: list[int] = []
+        self._loading: Loading | None = None
         self.ended = asyncio.Event()
         self.channel = Channel(end, self._receive, self.ended.set)
         self._tasks: set[asyncio.Task[None]] = set()
         server.colleagues = self
 
     async def everywhere(self, call: str, **arguments: Any) -> None:
-        """Let the other workers do what this one has done. Raises DeepSeekError for the first that can't."""
-        answers = await self.channel.ask({"call": call, "arguments": arguments})
-        for error in answers:
-            if error:
-                raise DeepSeekError(f"another worker process says: {error}")
+        """Make a change in all workers, this one included. Raises DeepSeekError where one can't: then none does."""
+        wrong = await self.channel.ask({"call": call, "arguments": arguments})
+        if wrong:
+            raise brought(*wrong)
 
     async def report(self) -> Report:
         """What all workers counted."""
         answers = await self.channel.ask({"call": "report", "arguments": {}})
-        others = [msgspec.convert(answer, Report, str_keys=True) for answer in answers if answer]
+        others = [msgspec.convert(answer, Report, str_keys=True) for answer in answers]
         return together([self._server.own_report(), *others])
+
+    async def start(self) -> None:
+        """Load, and serve if the supervisor finds that this worker does as the others do. Raises ConfigError."""
+        server, channel = self._server, self.channel
+        await server.start(listen=False, live=lambda: channel.send({"able": True}))
+        if not await channel.ask({"loaded": server.names(), "failed": server.repository.failed}):
+            self.ended.set()
+            return
+        # Others listen there, too: what comes here must find models.
+        await server.listen_grpc()
+        settle_memory()
+        channel.send({"listening": True})
+
+    async def end(self) -> None:
+        """Finish what was begun, and say what was counted."""
+        self.channel.send({"leaving": True})
+        counts = self._server.live
+        await self._server.stop()
+        if counts:
+            self.channel.send({"last": self._own_report()})
+        self.channel.close()
+
+    def _own_report(self) -> Any:
+        return msgspec.to_builtins(self._server.own_report())
 
     def gone(self, slot: int) -> None:
         """A connection has ended."""
@@ -68,6 +94,13 @@ class Worker:
         if "slot" in message and passed is None:
             logger.error("a connection was lost: no more files may be open")
             self.gone(message["slot"])
+            return
+        if passed is not None and self.ended.is_set():
+            # Whoever takes this worker's place takes its connections.
+            passed.close()
+            return
+        if message.get("call") == "watch":
+            self._server.watch()
             return
         work = self._adopt(message["slot"], passed) if passed else self._do(message)
         task = asyncio.ensure_future(work)
@@ -89,19 +122,35 @@ class Worker:
             self.gone(slot)
 
     async def _do(self, message: dict[str, Any]) -> None:
-        """Do what another worker did."""
-        if message["call"] == "report":
-            self.channel.answer(message, msgspec.to_builtins(self._server.own_report()))
+        """Do what all workers do."""
+        call, arguments = message["call"], message.get("arguments", {})
+        if call == "report":
+            self.channel.answer(message, self._own_report())
             return
+        wrong: list[str] = []
         try:
-            await self._server.do(message["call"], **message["arguments"])
-            self.channel.answer(message, "")
-        except DeepSeekError as error:
-            self.channel.answer(message, str(error.what))
+            if call == "prepare":
+                self._loading = await self._server.repository.prepare(**arguments)
+            elif call in ("commit", "discard"):
+                self._conclude(call, arguments.get("why", ""))
+            else:
+                await self._server.do(call, **arguments)
         # Who asked waits for an answer, whatever happened.
         except Exception as error:
-            logger.exception("what another worker did can't be done here")
-            self.channel.answer(message, f"{type(error).__name__}: {error}")
+            if not isinstance(error, DeepSeekError):
+                logger.exception("what all worker processes do can't be done here")
+            wrong = carried(error)
+        self.channel.answer(message, wrong)
+
+    def _conclude(self, call: str, why: str) -> None:
+        loading, self._loading = self._loading, None
+        if loading is None:
+            # It could not be prepared here.
+            return
+        if call == "commit":
+            self._server.repository.commit(loading)
+        else:
+            self._server.repository.discard(loading, why)
 
 
 async def _serve(end: socket.socket, start: dict[str, Any]) -> None:
@@ -116,13 +165,9 @@ async def _serve(end: socket.socket, start: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     loop.add_signal_handler(signal.SIGTERM, worker.ended.set)
     try:
-        await server.start(listen=False, live=lambda: worker.channel.send({"able": True}))
-        settle_memory()
-        worker.channel.send({"ready": True, "summary": server.names(), "grpc_port": server.grpc_port})
-        await worker.ended.wait()
+        await until(worker.start(), worker.ended)
     finally:
-        await server.stop()
-        worker.channel.close()
+        await worker.end()
 
 
 def main() -> None:
@@ -137,6 +182,7 @@ def main() -> None:
         logger.error("%s", error)
         # Not worth another try: the next would fail the same way.
         os._exit(error.exit_code)
+    leave(0)
 
 
 if __name__ == "__main__":
