@@ -157,6 +157,8 @@ class Scheduler(Protocol):
 class Codec(Protocol):
     """Turns what people have (photographs, text, files) into tensors, and tensors into answers.
 
+    One that names classes may have an attribute ``labels``: names by index, by the output that holds the scores.
+
     Example:
         >>> codec = pipeline.codec
         >>> [label for label, inputs in codec.read(Path("cat.jpg"), None)]

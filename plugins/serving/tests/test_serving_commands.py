@@ -50,7 +50,7 @@ def test_infer_takes_pictures_texts_and_tensors(coded: Running, tmp_path: Path) 
     assert "green" in run("infer", coded.url, "color", str(tmp_path / "leaf.png")).stdout
     assert "[6.0, 7.0, 8.0, 9.0]" in run("infer", coded.url, "embed", "hello world").stdout
     row = json.loads(run("infer", coded.url, "embed", str(tmp_path / "ids.npy"), "--json").stdout)
-    assert row["rows"][0]["last_hidden_state"] == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert row["rows"][0]["last_hidden_state"] == [[[4, 5, 6, 7], [8, 9, 10, 11]]]
     assert "no model `nobody`" in run("infer", coded.url, "nobody", "a", code=1).stderr
     assert "does not answer" in run("infer", "http://127.0.0.1:9", "a", "b", code=17).stderr
     assert "no server's URL" in run("infer", "localhost", "a", "b", code=1).stderr

@@ -23,13 +23,16 @@ class ClassDecoder:
         settings: the section.
         classes: how many the model has; None: not known before it answers.
 
+    Attributes:
+        labels: their names, by index; empty: they have none.
+
     Raises:
         ConfigError: the label file can't be read, or has another number of names.
     """
 
     def __init__(self, settings: ClassesSettings, classes: int | None = None) -> None:
         self._settings = settings
-        self._labels = _labels(settings.labels) if settings.labels else []
+        self.labels = _labels(settings.labels) if settings.labels else []
         if classes is not None:
             self._check(classes)
 
@@ -56,12 +59,12 @@ class ClassDecoder:
         ]
 
     def _check(self, classes: int) -> None:
-        if self._labels and len(self._labels) != classes:
-            what = f"{self._settings.labels} names {len(self._labels)} classes, the model has {classes}"
+        if self.labels and len(self.labels) != classes:
+            what = f"{self._settings.labels} names {len(self.labels)} classes, the model has {classes}"
             raise ConfigError(what, hint="one name per line, in the order of the model's classes")
 
     def _name(self, index: int) -> str:
-        return self._labels[index] if self._labels else str(index)
+        return self.labels[index] if self.labels else str(index)
 
 
 def softmax(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -56,6 +56,11 @@ class EdgeCodec:
             problem = "would average the padding of `inputs.text.pad_to` too"
             raise config.error("outputs.embedding.pooling", problem, hint="take `cls`, or leave `pad_to` out")
 
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """Names of the classes of outputs that hold scores, by the outputs' names; servers give them to clients."""
+        return {self._class_name: self._classes.labels} if self._classes is not None else {}
+
     @contextmanager
     def _placed(self, section: str) -> Iterator[None]:
         """Give the file, line and column of a section to the errors of its coder, which does not know them."""

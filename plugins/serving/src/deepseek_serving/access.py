@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("deepseek.access")
 
 
+def new_name() -> str:
+    """For a request that has none."""
+    return secrets.token_hex(8)
+
+
 class AccessLog:
     """Writes to standard error. Headers, queries and bodies, where secrets are, are never written."""
 
@@ -39,7 +44,7 @@ class AccessLog:
     def named(self, asked: Head) -> tuple[bytes, bytes]:
         """The header that gives a request its name: its own, or a new one."""
         given = asked.header(b"x-request-id")
-        return b"x-request-id", given[:128] if given else secrets.token_hex(8).encode()
+        return b"x-request-id", given[:128] if given else new_name().encode()
 
     def ended(self, connection: Connection, asked: Head, name: bytes, status: int, length: int) -> None:
         """One line for an answer over HTTP that is complete, or will never be."""

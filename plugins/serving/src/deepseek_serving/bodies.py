@@ -151,16 +151,23 @@ def unpacked(body: bytes | memoryview, encoding: bytes, limit: int) -> bytes:
     window = _WINDOWS.get(encoding.strip().lower())
     if window is None:
         raise InputError(f"the Content-Encoding `{encoding.decode('latin-1')}` is not known", hint="gzip or deflate")
-    unpack = zlib.decompressobj(window)
-    try:
-        content = unpack.decompress(body, limit + 1)
-    except zlib.error as exc:
-        raise InputError(f"the body is not {encoding.decode('latin-1')}: {exc}") from exc
-    if len(content) > limit:
-        raise TooLargeError(f"the body unfolds to more than {limit}")
-    if not unpack.eof:
-        raise InputError(f"the body is cut short: its {encoding.decode('latin-1')} does not end")
-    return content
+    parts: list[bytes] = []
+    rest: bytes | memoryview = body
+    left = limit + 1
+    # One after another, as files of gzip may be put together. Source: RFC 1952, section 2.2.
+    while rest or not parts:
+        unpack = zlib.decompressobj(window)
+        try:
+            parts.append(unpack.decompress(rest, left))
+        except zlib.error as exc:
+            raise InputError(f"the body is not {encoding.decode('latin-1')}: {exc}") from exc
+        left -= len(parts[-1])
+        if left <= 0:
+            raise TooLargeError(f"the body unfolds to more than {limit}")
+        if not unpack.eof:
+            raise InputError(f"the body is cut short: its {encoding.decode('latin-1')} does not end")
+        rest = unpack.unused_data
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def packed(parts: list[bytes | memoryview], accepted: bytes) -> tuple[bytes, bytes] | None:

@@ -82,6 +82,7 @@ class Gatekeeper:
         self._allow = frozenset(allow)
         self._share = share
         self._changed = 0
+        self._missing = False
         self._keys: dict[bytes, Key] = {}
         self._buckets: dict[str, Bucket] = {}
         if path is not None:
@@ -106,7 +107,7 @@ class Gatekeeper:
                 )
             wait = bucket.take(count)
             if wait:
-                what = f"the tenant `{key.tenant}` is over its rate of {bucket.rate:g} requests per second"
+                what = f"the tenant `{key.tenant}` is over its rate of {key.rate:g} requests per second"
                 raise TooFastError(what, retry_after=wait)
         return key.tenant
 
@@ -139,13 +140,16 @@ class Gatekeeper:
             return
         try:
             changed = self._path.stat().st_mtime_ns
+            self._missing = False
             if changed != self._changed:
                 # Before it is read: one that is broken is told of once.
                 self._changed = changed
                 self._read(self._path)
                 logger.info("the keys were read again: %d", len(self._keys))
         except OSError as exc:
-            logger.error("the file of keys can't be looked at: %s; those known go on", exc.strerror)
+            if not self._missing:
+                self._missing = True
+                logger.error("the file of keys can't be looked at: %s; those known go on", exc.strerror)
         except ConfigError as error:
             logger.error("%s; those known go on", error.what)
 
@@ -155,7 +159,8 @@ class Gatekeeper:
         rates: dict[str, tuple[float, float]] = {}
         for key in found:
             if key.rate:
-                rates[key.tenant] = (key.rate * self._share, max(1.0, (key.burst or key.rate) * self._share))
+                # A burst may come over one connection, which one process has.
+                rates[key.tenant] = (key.rate * self._share, max(1.0, key.burst or key.rate))
         old = self._buckets
         self._buckets = {
             tenant: old[tenant] if tenant in old and (old[tenant].rate, old[tenant].burst) == rate else Bucket(*rate)

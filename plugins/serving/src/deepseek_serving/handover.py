@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Models that take longer than this wake the loop for each answer, in seconds.
 QUICK = 50e-6
-#: No answer of a quick model waits longer for others, in seconds.
+#: After so long an answer of a quick model wakes the loop, in seconds; else the next one does, or the loop's tick.
 PATIENCE = 300e-6
 
 #: A call, a chunk of its answer or an error, and whether it is the last.

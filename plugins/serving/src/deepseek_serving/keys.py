@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from deepseek.plugin import ConfigError, atomic_write
+from deepseek.plugin import ConfigError, OutputError, atomic_write
 
 #: What every key begins with, so that scanners for leaked secrets know one.
 PREFIX = "dsk_"
@@ -65,21 +69,38 @@ def add(path: Path, tenant: str, **rights: Any) -> str:
     numbers = [rights.get(name, 0.0) for name in ("rate", "burst")]
     if not tenant.strip() or not all(0 <= number < float("inf") for number in numbers):
         raise ConfigError("a key needs a tenant's name, and a rate and a burst that are numbers")
-    keys = read(path) if path.exists() else []
     secret = PREFIX + secrets.token_urlsafe(32)
     name = secrets.token_hex(4)
-    write(path, [*keys, Key(name, tenant, digest(secret.encode()).hex(), **rights)])
+    with _alone(path):
+        keys = read(path) if path.exists() else []
+        write(path, [*keys, Key(name, tenant, digest(secret.encode()).hex(), **rights)])
     return secret
 
 
 def remove(path: Path, name: str) -> None:
     """Take a key out of a file. Raises ConfigError."""
-    keys = read(path)
-    left = [key for key in keys if key.id != name]
-    if len(left) == len(keys):
-        known = ", ".join(key.id for key in keys)
-        raise ConfigError(f"there is no key `{name}`", where=str(path), hint=f"it holds: {known or 'none'}")
-    write(path, left)
+    with _alone(path):
+        keys = read(path)
+        left = [key for key in keys if key.id != name]
+        if len(left) == len(keys):
+            known = ", ".join(key.id for key in keys)
+            raise ConfigError(f"there is no key `{name}`", where=str(path), hint=f"it holds: {known or 'none'}")
+        write(path, left)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Change a file while no other process does. Raises OutputError."""
+    try:
+        folder = os.open(path.absolute().parent, os.O_RDONLY)
+    except OSError as exc:
+        raise OutputError(f"the file of keys can't be written: {exc.strerror}", where=str(path)) from exc
+    try:
+        # Of the folder: the file itself is replaced.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def write(path: Path, keys: list[Key]) -> None:

@@ -10,13 +10,14 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import deepseek
 from deepseek.plugin import ConfigError, read_settings
 from deepseek_serving.folder import NAME, SERVER, Folder, OneFile, Tree
+from deepseek_serving.http.browsers import loopback
 from deepseek_serving.opening import PLUGIN
 from deepseek_serving.server import Server
 from deepseek_serving.settings import ServerSettings
@@ -30,7 +31,7 @@ def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     folder, settings, rest = places(source, name=name, config=config, overrides=overrides)
-    if not settings.keys and not _loopback(settings.host):
+    if not settings.keys and not loopback(settings.host):
         logger.warning("%s is listened on, and no keys are needed: whoever reaches it may ask", settings.host)
     if settings.workers > 1:
         start = {
@@ -41,10 +42,6 @@ def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str
     run_on_loop(_serve(Server(settings, folder, rest)))
     leave(0)
     return 0
-
-
-def _loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _supervise(settings: ServerSettings, start: dict[str, Any]) -> int:
@@ -63,6 +60,7 @@ def _supervise(settings: ServerSettings, start: dict[str, Any]) -> int:
 def log_to_stderr(level: str) -> None:
     """Where logs go, from a level on."""
     logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    # Its words about clients that go, or send no TLS, are many. What matters comes to `_unforeseen`.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
@@ -106,10 +104,19 @@ def run_on_loop(main: Coroutine[Any, Any, None]) -> None:
     try:
         import uvloop
     except ImportError:
-        asyncio.run(main)
-        return
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.get_loop().set_exception_handler(_unforeseen)
         runner.run(main)
+
+
+def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what went wrong where nobody waits for it; what clients do to their connections is no news."""
+    error = context.get("exception")
+    if error is not None and not isinstance(error, OSError):
+        logger.error("%s", context["message"], exc_info=error)
 
 
 async def _serve(server: Server) -> None:

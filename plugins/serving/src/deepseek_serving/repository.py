@@ -1,4 +1,4 @@
-"""The models of the server: which there are, which take requests, and how they come and go."""
+"""The models of the server: how they come and go."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 from deepseek.plugin import DeepSeekError
@@ -17,6 +16,7 @@ from deepseek_serving.loading import Builder, Loading
 from deepseek_serving.opening import Opened, Plugins
 from deepseek_serving.prints import Changes, Print, Prints
 from deepseek_serving.served import Served
+from deepseek_serving.shelf import Shelf
 from deepseek_serving.statistics import Statistics
 
 logger = logging.getLogger("deepseek.serving")
@@ -27,8 +27,8 @@ _CLOSING = 60.0
 _ENDING = 2.0
 
 
-class Repository:
-    """Models by name and version. Lives on the loop; pipelines are built and closed on a thread of its own.
+class Repository(Shelf):
+    """Models that are loaded and let go. Lives on the loop; pipelines are built and closed on threads of their own.
 
     Args:
         folder: where pipelines are.
@@ -41,54 +41,16 @@ class Repository:
         self, folder: Folder, handover: Handover, overrides: Sequence[str] = (), plugins: Plugins = (), *,
         patience: float = 600.0,
     ) -> None:  # fmt: skip
-        self._folder = folder
+        super().__init__(folder)
         self._handover = handover
         self._builder = Builder(overrides, plugins, patience)
-        self._models: dict[str, dict[int, Served]] = {}
-        #: name -> why it could not be loaded, of models of which no version is known.
-        self._failed: dict[str, str] = {}
-        #: Models that are to be loaded when the server starts, and are not yet.
-        self._coming: set[str] = set()
         #: Models that were let go, and may still have requests.
         self._gone: set[Served] = set()
-        self._closed = False
         #: What is counted outlives models: who used one that is gone has to pay for it.
         self._counted: dict[tuple[str, str], Statistics] = {}
         self._prints = Prints(folder)
         #: Kept while somebody holds or awaits them: clients may name whatever they like.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    def find(self, name: str, version: str = "") -> Served:
-        """A model; the highest version that is ready where none is named. Raises UnknownError, NotReadyError."""
-        versions = self._models.get(name)
-        if not versions:
-            if self._closed:
-                raise NotReadyError("the server is ending")
-            if name in self._failed:
-                raise NotReadyError(f"the model `{name}` could not be loaded: {self._failed[name]}")
-            if name in self._coming:
-                raise NotReadyError(f"the model `{name}` is being loaded", retry_after=1)
-            names = ", ".join(sorted(self._models)) or "none"
-            raise UnknownError(f"there is no model `{name}`", hint=f"models here: {names}")
-        if version:
-            found = versions.get(int(version)) if version.isdecimal() and len(version) < 10 else None
-            if found is None:
-                has = ", ".join(map(str, sorted(versions)))
-                raise UnknownError(f"the model `{name}` has no version `{version[:40]}`", hint=f"its versions: {has}")
-            return found
-        if len(versions) == 1:
-            [only] = versions.values()
-            return only
-        ready = [number for number, served in versions.items() if served.state == "READY"]
-        return versions[max(ready or versions)]
-
-    def versions(self, name: str) -> list[Served]:
-        """All versions of a model, ascending."""
-        return [served for _, served in sorted(self._models.get(name, {}).items())]
-
-    def __iter__(self) -> Iterator[Served]:
-        for name in sorted(self._models):
-            yield from self.versions(name)
 
     def look_after(self, limit: float) -> None:
         """Answer those who wait for pipelines that are left behind, and stalled for so many seconds."""
@@ -96,33 +58,10 @@ class Repository:
             served.tell(limit)
         self._gone = {served for served in self._gone if served.calls}
 
-    @property
-    def failed(self) -> list[str]:
-        """Models that could not be loaded, and do not serve."""
-        return list(self._failed)
-
-    @property
-    def ready(self) -> bool:
-        """Whether every model that is known takes requests."""
-        return not self._failed and all(served.state == "READY" for served in self)
-
     def ever(self) -> Iterator[tuple[str, str, Statistics]]:
         """What was counted of every model that there is or was: name, version, counts."""
         for (name, version), counted in sorted(self._counted.items()):
             yield name, version, counted
-
-    def index(self) -> list[dict[str, Any]]:
-        """The protocol's repository index: what is loaded, and what could be."""
-        rows = [
-            {"name": served.name, "version": served.version, "state": served.state, "reason": served.reason}
-            for served in self
-        ]
-        known = {served.name for served in self}
-        for name in sorted({*self._folder.names(), *self._failed} - known):
-            state = "LOADING" if name in self._coming else "UNAVAILABLE"
-            reason = "" if name in self._coming else self._failed.get(name, "unloaded")
-            rows.append({"name": name, "version": "", "state": state, "reason": reason})
-        return rows
 
     async def load_all(self) -> None:
         """Load every model of the folder; those that fail are there with the reason."""
@@ -132,7 +71,6 @@ class Repository:
                 await self.load(name)
             except DeepSeekError as error:
                 logger.error("the model `%s` could not be loaded: %s", name, error)
-            self._coming.discard(name)
 
     async def load(self, name: str) -> None:
         """Load a model, or load it anew: what serves goes on until the new one is ready.
@@ -153,6 +91,7 @@ class Repository:
             if not loading.versions:
                 raise UnknownError(f"the repository has no model `{name}`", hint=self._folder.hint())
             logger.debug("the model `%s` is being loaded", name)
+            self._coming.add(name)
             for version, path in loading.versions.items():
                 served = self._served(name, version, path)
                 loading.built.append((served, await self._builder.build(path, served.statistics)))
@@ -171,6 +110,7 @@ class Repository:
         self._prints.note(name, self._print(name))
         for version in set(self._models.get(name, {})) - set(loading.versions):
             self._retire(name, version)
+        self._coming.discard(name)
         loading.lock.release()
 
     def discard(self, loading: Loading, why: str) -> None:
@@ -182,6 +122,7 @@ class Repository:
             self._prints.note(loading.name, loading.print)
             if not self._models.get(loading.name):
                 self._failed[loading.name] = why
+        self._coming.discard(loading.name)
         loading.lock.release()
 
     async def unload(self, name: str) -> None:

@@ -12,29 +12,32 @@ from deepseek_serving.oip.requests import Question
 
 #: A sequence that sends nothing for so long is over, in seconds.
 _IDLE = 60.0
-#: Sequences under way at once, of one model.
-_MOST = 65536
+#: Sequences under way at once, of one tenant with one model.
+_MOST = 16384
 
 
 class Sequences:
     """The sequences of one model, each tenant's its own."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, int | str], float] = {}
+        #: Tenant -> sequence -> when it sent something, the one that was silent longest first.
+        self._seen: dict[str, dict[int | str, float]] = {}
 
     def check(self, question: Question) -> None:
         """Take a request of a sequence into account. Raises InputError for one that has not begun."""
         options, now = question.options, monotonic()
-        parameters, name = options.parameters, (options.tenant, question.sequence)
+        parameters, name = options.parameters, question.sequence
+        seen = self._seen.setdefault(options.tenant, {})
         if not parameters.get("sequence_start", False):
-            last = self._seen.get(name)
+            last = seen.get(name)
             if last is None or now - last > _IDLE:
                 hint = "its first request needs `sequence_start`"
                 raise InputError(f"there is no sequence {question.sequence!r}", hint=hint)
-        elif len(self._seen) >= _MOST:
-            self._seen = {key: last for key, last in self._seen.items() if now - last <= _IDLE}
-            if len(self._seen) >= _MOST:
+        elif len(seen) >= _MOST:
+            oldest = next(iter(seen))
+            if now - seen[oldest] <= _IDLE:
                 raise InputError(f"{_MOST} sequences are under way already", hint="end some with `sequence_end`")
-        self._seen[name] = now
-        if parameters.get("sequence_end", False):
-            del self._seen[name]
+            del seen[oldest]
+        seen.pop(name, None)
+        if not parameters.get("sequence_end", False):
+            seen[name] = now

@@ -50,7 +50,7 @@ class Served:
         statistics: what is counted of it.
 
     Attributes:
-        state: ``LOADING``, ``READY``, ``UNLOADING`` or ``UNAVAILABLE``, the protocol's words.
+        state: ``LOADING``, ``READY`` or ``UNAVAILABLE``, the protocol's words.
         reason: why it is not ready.
         calls: requests taken and not yet answered.
         pipeline: the one that takes requests.
@@ -72,7 +72,8 @@ class Served:
         self.settings = ServingSettings()
         self.labels: Mapping[str, Sequence[str]] = {}
         self.frame = Frame(name, version)
-        self.recipes = Recipes()
+        # What comes over one protocol is nothing to the other.
+        self.recipes, self.messages = Recipes(), Recipes()
         self.quick_question: quick.Reader = lambda body: None
         self._send: Callable[..., None] | None = None
         self._run: Callable[..., Mapping[str, Any]] | None = None
@@ -194,6 +195,8 @@ class Served:
         self.signature = pipeline.signature
         self._outputs = frozenset(spec.name for spec in pipeline.signature.outputs)
         self.settings = pipeline.plan.config[ServingSettings]
+        # Not every codec knows of classes.
+        self.labels = getattr(pipeline.codec, "labels", {})
         self._send, self._run = pipeline.send, None
         self._turn()
         self._quickness = Quickness(opened.alone)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -12,13 +14,39 @@ from typing import Any
 from deepseek.plugin import Config, ConfigError, Device, DeviceError
 from deepseek_tensorflow.settings import TensorFlowSettings
 
+#: How lines begin that tell of nothing: which of them come depends on the processor.
+_CHATTER = (b"WARNING: All log messages before absl::", b"I0000 ")
+
 
 def tensorflow() -> Any:
     """The module, without its start-up chatter unless TF_CPP_MIN_LOG_LEVEL asks for it."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _hushed() if level != "0" and "tensorflow" not in sys.modules else nullcontext():
+        import tensorflow
 
     return tensorflow
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Hold back what is written to standard error, and leave out the words of libraries that heed no level yet."""
+    try:
+        real = os.dup(2)
+    except OSError:
+        # There is none.
+        yield
+        return
+    with tempfile.TemporaryFile() as scratch:
+        os.dup2(scratch.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(real, 2)
+            os.close(real)
+            scratch.seek(0)
+            for line in scratch:
+                if not line.startswith(_CHATTER):
+                    os.write(2, line)
 
 
 def prepare(config: Config) -> Any:

@@ -174,8 +174,8 @@ class Pool:
             self._free.append(connection)
 
 
-def arrivals(rate: float, seconds: float, *, poisson: bool, seed: int = 0) -> Iterator[float]:
-    """Times of requests, in seconds: a Poisson process, or one after another at the same distance."""
+def arrivals(rate: float, seconds: float, *, poisson: bool, seed: int | None = None) -> Iterator[float]:
+    """Times of requests, in seconds: a Poisson process (anew each time without a seed), or at the same distance."""
     chance = random.Random(seed)  # noqa: S311 -- no secret
     at = 0.0
     while at < seconds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import urllib.error
@@ -20,9 +21,16 @@ class Client:
         url: the server's (``http://host:port``).
         key: an API key; empty: none.
         ca: file of the authority that the server's certificate is of; None: the system's.
+        cert, cert_key: files of one's own certificate and its key, for servers that want one; None: none.
+
+    Attributes:
+        url, key: as given.
+        tls: what checks the server's certificate, and shows one's own; None: the connection is not encrypted.
     """
 
-    def __init__(self, url: str, key: str = "", ca: Path | None = None) -> None:
+    def __init__(
+        self, url: str, key: str = "", ca: Path | None = None, cert: Path | None = None, cert_key: Path | None = None
+    ) -> None:
         try:
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
@@ -30,45 +38,50 @@ class Client:
         except ValueError as exc:
             raise DeepSeekError(f"`{url}` is no server's URL", hint="write http://host:port") from exc
         self.url = url.rstrip("/")
-        self._key = key
-        self._context = trusting(ca) if ca else None
+        self.key = key
+        wanted = ca or cert or parts.scheme == "https"
+        self.tls = _trusting(ca, cert, cert_key) if wanted else None
 
     def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[bytes, Any]:
         """The body and the headers of an answer. Raises DeepSeekError."""
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
         request = urllib.request.Request(self.url + path, body, headers)  # noqa: S310 -- http or https, see above
         try:
-            with urllib.request.urlopen(request, timeout=300, context=self._context) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=300, context=self.tls) as answer:  # noqa: S310
                 return answer.read(), answer.headers
         except urllib.error.HTTPError as exc:
             raise DeepSeekError(f"{path}: {_told(exc)} (status {exc.code})") from exc
-        except (urllib.error.URLError, OSError) as exc:
+        except (urllib.error.URLError, OSError, http.client.HTTPException) as exc:
             reason = getattr(exc, "reason", exc)
             hint = "is the server running there? deepseek serve ..."
             raise UnavailableError(f"{self.url} does not answer: {reason}", hint=hint) from exc
 
-    def json(self, path: str, body: bytes | None = None) -> Any:
-        """The JSON of an answer. Raises DeepSeekError."""
+    def json(self, path: str, body: bytes | None = None, *, field: str) -> dict[str, Any]:
+        """The JSON of an answer, an object with a field of this name. Raises DeepSeekError."""
         content, _ = self.ask(path, body)
         try:
-            return json.loads(content)
-        except ValueError as exc:
-            raise DeepSeekError(
-                f"{self.url}{path} answers with what is no JSON", hint="is it a DeepSeek server?"
-            ) from exc
+            answer = json.loads(content)
+            answer[field]
+        except (ValueError, KeyError, TypeError, IndexError) as exc:
+            what = f"{self.url}{path} answers with what is no JSON with `{field}`"
+            raise DeepSeekError(what, hint="is it a DeepSeek server?") from exc
+        found: dict[str, Any] = answer
+        return found
 
 
-def trusting(ca: Path | None) -> ssl.SSLContext:
-    """What checks a server's certificate. Raises DeepSeekError.
-
-    Args:
-        ca: file of the authority that the certificate is of; None: the system's.
-    """
+def _trusting(ca: Path | None, cert: Path | None, cert_key: Path | None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=str(ca) if ca else None)
+        context = ssl.create_default_context(cafile=str(ca) if ca else None)
     except OSError as exc:
         raise DeepSeekError(f"`{ca}` is no file of an authority: {exc.strerror or exc}", hint="PEM is wanted") from exc
+    if cert:
+        try:
+            context.load_cert_chain(cert, cert_key)
+        except OSError as exc:
+            what = f"`{cert}` is no certificate with its key: {exc.strerror or exc}"
+            raise DeepSeekError(what, hint="PEM is wanted; the key may be in --cert-key") from exc
+    return context
 
 
 def _told(exc: urllib.error.HTTPError) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deepseek.plugin import DeepSeekError
 from deepseek_serving.cli import options
+
+if TYPE_CHECKING:
+    from deepseek_serving.cli.asking import Client
 
 
 @click.command()
@@ -24,7 +27,7 @@ from deepseek_serving.cli import options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the results as JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw latency against rate (.png, .svg).")
 def bench(
-    url: str, key: str, ca: Path | None, model: str, clients: int | None, rate: float | None, constant: bool,
+    client: Client, model: str, clients: int | None, rate: float | None, constant: bool,
     slo: str | None, seconds: float, shapes: tuple[str, ...], binary: bool, output: Path | None, plot: Path | None,
 ) -> None:  # fmt: skip
     """Put load on MODEL on the server at URL: a closed loop, an open one, or one that is ramped up.
@@ -35,14 +38,14 @@ def bench(
     from deepseek_serving.bench import run
 
     _check(clients, rate, slo, constant, [output, plot])
-    target = run.target(url, key, ca, model, dict(map(_shape, shapes)), binary=binary)
+    target = run.target(client, model, dict(map(_shape, shapes)), binary=binary)
     results: list[Any] = []
 
     def keep(result: Any) -> None:
         results.append(result)
         click.echo(results_of.line(result))
 
-    about: dict[str, Any] = {"url": url, "model": model, "request_bytes": len(target.request), "binary": binary}
+    about: dict[str, Any] = {"url": client.url, "model": model, "request_bytes": len(target.request), "binary": binary}
     if slo is not None:
         goal = run.Goal.parse(slo)
         for result in run.ramp(target, goal, seconds, poisson=not constant):
@@ -59,7 +62,7 @@ def bench(
     if output:
         results_of.write(output, about, results)
     if plot:
-        results_of.plot(plot, f"{model}, {url}", results)
+        results_of.plot(plot, f"{model}, {client.url}", results)
 
 
 def _shape(text: str) -> tuple[str, list[int]]:

@@ -22,21 +22,19 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each answer.")
-def infer(url: str, key: str, ca: Path | None, model: str, inputs: tuple[str, ...], as_json: bool) -> None:
+def infer(client: Client, model: str, inputs: tuple[str, ...], as_json: bool) -> None:
     """Ask MODEL on the server at URL about INPUTS: pictures, texts, .npy and .npz files of tensors.
 
     An input that is no file is a text.
     """
-    from deepseek_serving.cli.asking import Client
-
-    client, path = Client(url, key, ca), f"/v2/models/{quote(model, safe='')}"
+    path = f"/v2/models/{quote(model, safe='')}"
     for given in inputs:
         file = _file(given)
         if file is not None and file.suffix in (".npy", ".npz"):
             rows: Any = _tensors(client, path, file)
         else:
             body = file.read_bytes() if file is not None else given.encode()
-            rows = client.json(path + "/predict", body)["rows"]
+            rows = client.json(path + "/predict", body, field="rows")["rows"]
         if as_json:
             click.echo(json.dumps({"input": given, "rows": rows}))
         else:
@@ -69,7 +67,7 @@ def _tensors(client: Client, path: str, file: Path) -> list[dict[str, Any]]:
 
     from deepseek_serving.oip import datatypes
 
-    wanted = {tensor["name"]: tensor["datatype"] for tensor in client.json(path)["inputs"]}
+    wanted = {tensor["name"]: tensor["datatype"] for tensor in client.json(path, field="inputs")["inputs"]}
     try:
         # Without pickles, which would run code.
         loaded = np.load(file, allow_pickle=False)
@@ -98,12 +96,16 @@ def _tensors(client: Client, path: str, file: Path) -> list[dict[str, Any]]:
 
 
 def _outputs(tensors: list[dict[str, Any]], binary: memoryview) -> dict[str, Any]:
+    import numpy as np
+
     from deepseek_serving.oip import datatypes
 
     rows = {}
     for tensor in tensors:
         size = tensor["parameters"]["binary_data_size"]
         array = datatypes.from_bytes(tensor["name"], tensor["datatype"], tensor["shape"], binary[:size], keep=False)
-        rows[tensor["name"]] = datatypes.to_list(array, tensor["datatype"])
+        items = np.empty(array.size, object)
+        items[:] = datatypes.to_list(array, tensor["datatype"])
+        rows[tensor["name"]] = items.reshape(array.shape).tolist()
         binary = binary[size:]
     return rows

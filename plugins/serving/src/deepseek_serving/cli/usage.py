@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deepseek_serving.cli import options
+
+if TYPE_CHECKING:
+    from deepseek_serving.cli.asking import Client
 
 _COLUMNS = ("tenant", "model", "version", "device", "requests", "rows", "compute_seconds")
 
@@ -18,11 +20,9 @@ _COLUMNS = ("tenant", "model", "version", "device", "requests", "rows", "compute
 @click.command()
 @options.server
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", help="How to print.")
-def usage(url: str, key: str, ca: Path | None, form: str) -> None:
+def usage(client: Client, form: str) -> None:
     """Print what each tenant used of each model on the server at URL, since it started."""
-    from deepseek_serving.cli.asking import Client
-
-    told = Client(url, key, ca).json("/usage")
+    told = client.json("/usage", field="usage")
     rows = told["usage"]
     if form == "json":
         click.echo(json.dumps(told, indent=2))

@@ -48,7 +48,7 @@ function draw(card, id, model, before, state, seconds) {
   set("rate", round(answered / seconds));
   set("rows", round((counts.rows - (then ? then.rows : 0)) / seconds));
   for (const [name, share] of [["p50", 0.5], ["p90", 0.9], ["p99", 0.99]]) set(name, milliseconds(percentile(state.bounds, times, share)));
-  set("queue", model.inflight);
+  set("queue", model.queued);
   set("errors", counts.fail.count);
   const line = lines.get(id) || [];
   lines.set(id, line);

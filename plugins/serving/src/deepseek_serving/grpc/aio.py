@@ -17,7 +17,8 @@ from deepseek_serving.asking import ask
 from deepseek_serving.backlog import Backlog
 from deepseek_serving.errors import grpc_status, text
 from deepseek_serving.grpc import schema
-from deepseek_serving.grpc.service import Asking, Conversation, Service
+from deepseek_serving.grpc.conversation import Conversation
+from deepseek_serving.grpc.service import Asking, Service
 
 if TYPE_CHECKING:
     from deepseek_serving.server import Server

@@ -11,8 +11,8 @@ from deepseek_serving.bodies import SMALL, Claim
 from deepseek_serving.calls import Call
 from deepseek_serving.errors import GoneError, NotReadyError, grpc_status
 from deepseek_serving.grpc import status
+from deepseek_serving.grpc.conversation import Conversation
 from deepseek_serving.grpc.exchange import PREFIX, Exchange, Opening
-from deepseek_serving.grpc.service import Conversation
 from deepseek_serving.grpc.wire import Piece
 from deepseek_serving.http2.streams import Stream
 

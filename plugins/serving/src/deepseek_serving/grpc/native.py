@@ -146,7 +146,9 @@ class NativeCarrier:
         self._sweeper = self.loop.call_later(_SWEEP, self._sweep)
         now, limits = monotonic(), self.limits
         for connection in list(self._connections):
-            if connection.stuck(now, limits.idle_timeout):
+            if connection.stuck(now, limits.idle_timeout) or (
+                connection.writable and connection.began and now - connection.began > limits.read_timeout
+            ):
                 connection.abort()
             elif not connection.streams and now - connection.active > limits.idle_timeout:
                 connection.close()

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 from deepseek_serving.http.message import Head
 
-_LOCAL = ("127.0.0.1", "::1", "localhost")
+
+def loopback(address: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return address in ("localhost", "::1") or address.startswith("127.")
 
 
 class Browsers:
@@ -20,13 +23,16 @@ class Browsers:
 
     def __init__(self, listens: str, hosts: Iterable[str]) -> None:
         # Where everybody may ask, a page may too; it can't where the server is for this machine alone.
-        self._names = {"localhost", *hosts} if listens in _LOCAL else None
+        self._names = {"localhost", *hosts} if loopback(listens) else None
 
     def wrong(self, head: Head) -> str:
         """Why a request is not served; empty: it is."""
         host = (head.header(b"host") or b"").decode("latin-1").lower()
         origin = (head.header(b"origin") or b"").decode("latin-1").lower()
-        if origin and head.method not in ("GET", "HEAD") and origin.partition("://")[2] != host:
+        page = origin.partition("://")[2]
+        # A proxy may have changed the one and not the other.
+        own = page == host or (self._names is not None and _name(page) in self._names)
+        if origin and head.method not in ("GET", "HEAD") and not own:
             return f"a page of {origin[:80]} may not ask this server"
         if self._names is not None and host and not self._known(host):
             # A name of somebody else's may lead to this machine for the moment (DNS rebinding).
@@ -34,7 +40,7 @@ class Browsers:
         return ""
 
     def _known(self, host: str) -> bool:
-        name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+        name = _name(host)
         if self._names is not None and name in self._names:
             return True
         try:
@@ -42,3 +48,8 @@ class Browsers:
         except ValueError:
             return False
         return True
+
+
+def _name(host: str) -> str:
+    """A host without its port."""
+    return host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]

@@ -42,6 +42,8 @@ class Connection(Incoming):
         # The parser and this hold one another, and what was read would count until garbage is collected.
         self._direct = self._parser = self._head = None
         self._front.closed(self)
+        if self.busy is not None and not self.partly and self._front.access is not None:
+            self._front.access.answered(self, self.busy, 499, 0)
         self.writable.set()
         if self.abandon is not None:
             self.abandon()

@@ -163,18 +163,18 @@ class InferRoad:
     def answer(self, call: HttpCall) -> None:
         """Write what came of a call."""
         connection, error = call.connection, call.error
-        if error is not None:
-            if not isinstance(error, GoneError):
-                respond_error(connection, error)
-            return
         more: Headers = []
         if call.tracing is not None:
             more.append((b"traceparent", call.tracing.parent(call.span)))
+        if error is not None:
+            if not isinstance(error, GoneError):
+                respond_error(connection, error, more)
+            return
         try:
             self._write(connection, call.model, call.question, call.outputs or {}, call.accepts, more)
         except Exception as exc:
             call.error = exc
-            respond_error(connection, exc)
+            respond_error(connection, exc, more[:1])
 
     def _write(
         self, connection: Connection, model: Served, question: Question, outputs: Mapping[str, Any], accepts: bytes,
@@ -205,13 +205,13 @@ class HttpCall(Call):
         self.accepts = ask.accepts
 
 
-def respond_error(connection: Connection, error: BaseException) -> None:
+def respond_error(connection: Connection, error: BaseException, more: Headers | tuple[()] = ()) -> None:
     """Answer with an error as the protocol has it; what nobody foresaw is logged, and must not cost others theirs."""
     if not isinstance(error, DeepSeekError):
         logger.error("an inference request failed", exc_info=error)
     status = http_status(error)
-    more: Headers = [(name.encode(), value.encode()) for name, value in advice(error, status).items()]
-    connection.respond(status, _JSON, [msgspec.json.encode({"error": text(error)})], more)
+    headers = [*more, *((name.encode(), value.encode()) for name, value in advice(error, status).items())]
+    connection.respond(status, _JSON, [msgspec.json.encode({"error": text(error)})], headers)
 
 
 def _number(value: bytes) -> int:

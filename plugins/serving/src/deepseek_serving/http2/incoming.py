@@ -33,6 +33,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
 
     Attributes:
         active: when something last came, in `time.monotonic()` seconds.
+        began: since when a frame is incomplete; None: none is.
     """
 
     def __init__(self, scratch: bytearray) -> None:
@@ -53,6 +54,7 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         self._resting = False
         self._patience = Bucket(_PATIENCE_PER_SECOND, _PATIENCE)
         self.active = monotonic()
+        self.began: float | None = None
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self._scratch
@@ -90,8 +92,10 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         except Http2Error as error:
             self.fail(error)
             return
+        self.began = None
         if at < len(view) and not self._deaf:
             self._rest = bytearray(view[at:])
+            self.began = self.active
 
     def _read(self, view: memoryview) -> int:
         """Take the frames that are whole; how many bytes they were."""

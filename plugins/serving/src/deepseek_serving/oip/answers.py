@@ -66,7 +66,9 @@ def chosen(outputs: Mapping[str, Any], question: Question) -> list[tuple[str, An
 
 
 def check_wishes(question: Question, outputs: Collection[str]) -> None:
-    """Raises InputError for an output that the model, if it is known which it has, does not have."""
+    """Raises InputError for an output that is named twice, or that the model, if it is known, does not have."""
+    if len({wish.name for wish in question.wishes}) != len(question.wishes):
+        raise InputError("an output is asked for twice")
     for wish in question.wishes:
         if outputs and wish.name not in outputs:
             hint = f"its outputs are: {', '.join(sorted(outputs))}"
