@@ -188,3 +188,14 @@ def test_answers_that_are_not_read_are_within_the_limit_of_memory(tmp_path: Path
         client.send()
         assert {client.wait(stream)["grpc-status"] for stream in calls} == {"0", "14"}
         assert running.infer("float", np.ones((1, 16))).status_code == 200
+
+
+def test_a_frame_that_trickles_in_is_given_up(tmp_path: Path) -> None:
+    write_models(tmp_path, {"float": {"onnx": {"shape": ["batch", 16]}}})
+    with serving(tmp_path, limits={"read_timeout": "200ms"}) as running:
+        host, _, port = running.grpc.partition(":")
+        with socket.create_connection((host, int(port)), 30) as connection:
+            connection.sendall(BEGIN + frame(PING, 0, 0, b"12345678")[:-1])
+            came = b"more"
+            while came:
+                came = connection.recv(65536)

@@ -140,3 +140,20 @@ def test_a_name_of_a_request_changes_no_head(tmp_path: Path, name: str) -> None:
         streamed = running.http.post("/v2/models/many/generate_stream", json={"x": ROW[0]}, headers=asked)
         assert streamed.headers["x-request-id"] == name
         assert streamed.text.count("data: ") == 2
+
+
+def test_bodies_of_gzip_may_have_several_members(shared: Running) -> None:
+    content = json.dumps({"x": ROW[0]}).encode()
+    packed = gzip.compress(content[:5]) + gzip.compress(content[5:])
+    road, headers = "/v2/models/echo/generate", {"Content-Encoding": "gzip"}
+    assert shared.http.post(road, content=packed, headers=headers).json()["y"] == ROW[0]
+    assert shared.http.post(road, content=packed + b"rest", headers=headers).status_code == 400
+
+
+def test_an_output_is_asked_for_once(shared: Running) -> None:
+    assert shared.infer("echo", ROW, outputs=[{"name": "y"}, {"name": "y"}]).status_code == 400
+
+
+def test_a_version_has_one_name(shared: Running) -> None:
+    assert shared.http.get("/v2/models/echo/versions/1").status_code == 200
+    assert shared.http.get("/v2/models/echo/versions/01").status_code == 404

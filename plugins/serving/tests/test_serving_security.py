@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from tritonclient.utils import InferenceServerException
 
 from deepseek.plugin import DeepSeekError
 from deepseek_serving import keys
+from deepseek_serving.errors import TooFastError
+from deepseek_serving.gatekeeper import Gatekeeper
 from serving_pieces import Running, serving, triton_client, write_models
 
 ROW = np.ones((1, 4), np.float32)
@@ -219,3 +222,28 @@ def test_shared_memory_does_not_lead_elsewhere(sharing: Running, key: str) -> No
         "/v2/systemsharedmemory/region/a/register", json={"key": key, "offset": 0, "byte_size": 8}
     )
     assert answer.status_code == 400
+
+
+def test_pages_of_a_proxys_name_may_ask(tmp_path: Path) -> None:
+    write_models(tmp_path, {"echo": ""})
+    body = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+    with serving(tmp_path, hosts=["ai.example"]) as running:
+        for origin, status in (("https://ai.example", 200), ("https://other.example", 403)):
+            asked = running.http.post("/v2/models/echo/infer", json=body, headers={"Origin": origin})
+            assert asked.status_code == status
+
+
+def test_keys_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: keys.add(file, f"tenant {number}"), range(40)))
+    assert len(keys.read(file)) == 40
+
+
+def test_a_burst_may_come_to_one_process_of_several(tmp_path: Path) -> None:
+    secret = keys.add(tmp_path / "keys.json", "us", rate=10, burst=10)
+    gatekeeper = Gatekeeper(tmp_path / "keys.json", (), share=1 / 4)
+    headers = [(b"x-api-key", secret.encode())]
+    assert gatekeeper.admit(headers, 10) == "us"
+    with pytest.raises(TooFastError, match="rate of 10 requests"):
+        gatekeeper.admit(headers)

@@ -1,0 +1,92 @@
+"""Traces: which requests have one, and what becomes of them."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deepseek_serving.settings import TracingSettings
+from deepseek_serving.tracing import Tracing
+from serving_pieces import serving, write_models
+
+ROW = [[1.0, 2.0, 3.0, 4.0]]
+
+
+def test_traces_follow_the_context_of_the_caller(tmp_path: Path) -> None:
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    write_models(tmp_path, {"echo": ""})
+    exporter = InMemorySpanExporter()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with serving(tmp_path, tracing={"rate": 1000}, allow=["settings"]) as running:
+        running.server.tracing.close()
+        tracing = Tracing(TracingSettings(rate=1000), exporter)
+        running.on_loop(lambda: running.server.trace_with(tracing))
+        headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+        body = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 1, 1, 1]}]}
+        answer = running.http.post("/v2/models/echo/infer", json=body, headers=headers)
+        assert answer.headers["traceparent"].split("-")[1] == trace
+        assert "traceparent" not in running.infer("echo", ROW).headers
+        assert running.http.get("/v2/trace/setting").json()["trace_rate"] == "1000"
+        running.http.post("/v2/trace/setting", json={"trace_level": ["OFF"]})
+        assert "traceparent" not in running.http.post("/v2/models/echo/infer", json=body, headers=headers).headers
+        assert running.http.post("/v2/trace/setting", json={"trace_rate": "0"}).status_code == 400
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert set(spans) == {"infer echo", "queue", "execute"}
+    assert f"{spans['infer echo'].context.trace_id:032x}" == trace
+    assert spans["execute"].parent.span_id == spans["infer echo"].context.span_id
+    assert spans["infer echo"].start_time <= spans["execute"].start_time <= spans["execute"].end_time
+
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("parent", "traced"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", True), (f"00-{TRACE}-{SPAN}-03", True), (f"cc-{TRACE}-{SPAN}-01-more", True),
+        (f"00-{TRACE}-{SPAN}-00", False), (f"00-{TRACE}-{SPAN}-02", False), (f"cc-{TRACE}-{SPAN}-00-x-01", False),
+        (f"00-{'0' * 32}-{SPAN}-01", False), (f"ff-{TRACE}-{SPAN}-01", False), ("x-01", False), ("", False),
+    ],
+)  # fmt: skip
+def test_callers_say_which_requests_are_traced(parent: str, traced: bool) -> None:
+    tracing = Tracing(TracingSettings(rate=1 << 30), Nowhere())
+    try:
+        headers = [(b"traceparent", parent.encode())] if parent else []
+        assert (tracing.begin(headers, "echo") is not None) is traced
+    finally:
+        tracing.close()
+
+
+class Nowhere:
+    """Takes spans, and does nothing with them."""
+
+    def export(self, spans: Any) -> Any:
+        from opentelemetry.sdk.trace.export import SpanExportResult
+
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        pass
+
+
+def test_an_error_is_part_of_the_trace(tmp_path: Path) -> None:
+    write_models(tmp_path, {"slow": {"serving": {"timeout": "1ms"}}})
+    with serving(tmp_path, tracing={"rate": 1}) as running:
+        tracing = Tracing(TracingSettings(rate=1), Nowhere())
+        running.on_loop(lambda: running.server.trace_with(tracing))
+        answers = [running.infer("slow", ROW) for _ in range(3)]
+        assert all("traceparent" in answer.headers for answer in answers)
+
+
+def test_the_end_does_not_wait_for_a_collector_that_does_not_answer(tmp_path: Path) -> None:
+    write_models(tmp_path, {"echo": ""})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
+        with serving(tmp_path, tracing={"rate": 1, "endpoint": endpoint}) as running:
+            assert "traceparent" in running.infer("echo", ROW).headers
+        # `serving` asserts that the server ended; a collector is given ten seconds by its library.
+        silent.settimeout(0)
