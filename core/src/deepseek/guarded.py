@@ -77,6 +77,7 @@ class GuardedCodec:
 
     def __init__(self, codec: Codec, who: str) -> None:
         self.suffixes = codec.suffixes
+        self.labels: Mapping[str, Sequence[str]] = getattr(codec, "labels", {})
         self._encode = guarded(codec.encode, HookError, who, "while it encoded an input")
         self._decode = guarded(codec.decode, HookError, who, "while it decoded an answer")
         self._read = guarded(codec.read, HookError, who, "while it read an input")

@@ -195,8 +195,8 @@ class Served:
         self.signature = pipeline.signature
         self._outputs = frozenset(spec.name for spec in pipeline.signature.outputs)
         self.settings = pipeline.plan.config[ServingSettings]
-        # Not every codec knows of classes.
-        self.labels = getattr(pipeline.codec, "labels", {})
+        # Not every pipeline has a codec, and not every codec knows of classes.
+        self.labels = getattr(pipeline.codec, "labels", {}) if pipeline.plan.coding is not None else {}
         self._send, self._run = pipeline.send, None
         self._turn()
         self._quickness = Quickness(opened.alone)
