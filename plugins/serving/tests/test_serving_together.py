@@ -16,6 +16,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from deepseek_serving.reports import Report
 from deepseek_serving.workers.held import Held
 from deepseek_serving.workers.lookout import Lookout
 from deepseek_serving.workers.together import Together
@@ -174,6 +175,18 @@ def test_a_load_that_fails_in_one_worker_changes_none(wrong: list[str]) -> None:
     asyncio.run(together.change(good.held, load))
     assert good.asked == bad.asked == ["prepare", "discard"]
     assert good.answered[0] == ("NotReadyError" if wrong == ["died"] else "InputError")
+
+
+def test_counts_of_a_worker_that_is_leaving_are_not_left_out() -> None:
+    asker, leaving, quiet = Fake({}), Fake({}), Fake({})
+    leaving.held.able = False
+    quiet.held.asked = 0.0
+    for number, worker in enumerate((leaving, quiet)):
+        worker.held.report = Report(started=0.0, ready=True, connections=number, resident_bytes=[], models=[])
+    workers = [one.held for one in (asker, leaving, quiet)]
+    asyncio.run(Together(workers, Lookout(workers, 0)).report(asker.held, {"call": "report"}))
+    assert [report["connections"] for report in asker.answered] == [0, 1]
+    assert leaving.asked == quiet.asked == []
 
 
 def test_a_load_is_made_up_for_by_who_was_not_ready(tmp_path: Path) -> None:

@@ -74,14 +74,14 @@ class Together:
 
     async def report(self, asker: Held, message: dict[str, Any]) -> None:
         """Bring a worker what all others counted, and what those did that are no more."""
-        others = [worker for worker in self._workers if worker is not asker and worker.able]
+        others = [worker for worker in self._workers if worker is not asker]
         told = await asyncio.gather(*map(self._count, others))
         there = [msgspec.to_builtins(report) for report in told if report is not None]
         asker.channel.answer(message, there + self._lookout.past)
 
     async def _count(self, worker: Held) -> Report | None:
         """What a worker counted; at least what it said last, so that counts do not fall."""
-        if not worker.quiet:
+        if worker.able and not worker.quiet:
             try:
                 answer = await asyncio.wait_for(worker.channel.ask({"call": "report"}), _COUNTING)
                 # Kept: should the worker die now, it is this that has been told.
