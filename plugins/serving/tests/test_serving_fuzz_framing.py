@@ -146,6 +146,7 @@ def without_windows(written: bytes) -> list[bytes]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), cuts)
+@example(b"PO", [1])
 def test_http2_of_any_bytes(data: bytes, cuts: list[int]) -> None:
     assert answered(data, cuts) == answered(data, [])
 

@@ -66,7 +66,8 @@ class Incoming(asyncio.BufferedProtocol, ABC):
         view = self._view[:nbytes]
         if self._rest:
             self._rest += view
-            if len(self._rest) < self._need or self._resting:
+            # How a client begins is looked at byte by byte: one of another protocol is told at once.
+            if (len(self._rest) < self._need and not self._expected) or self._resting:
                 return
             view, self._rest = memoryview(self._rest), bytearray()
         self.process(view)
