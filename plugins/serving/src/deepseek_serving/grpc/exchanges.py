@@ -139,6 +139,8 @@ class StreamInfer(Exchange):
         self._stream.hold(self._talk.busy)
 
     def ended(self) -> None:
+        # Also where the server has begun to end: there was no more to come.
+        self._bye = status.DONE
         self._talk.finish()
 
     def drained(self) -> None:
