@@ -149,3 +149,44 @@ def test_without_a_limit_nobody_waits() -> None:
     for thread in threads:
         thread.join(10)
     gate.close()
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_closing_waits_for_calls_that_are_inside_also_for_those_that_fail(limit: int) -> None:
+    gate = Gate(limit)
+    inside, go, closed = threading.Event(), threading.Event(), threading.Event()
+    raised: list[BaseException] = []
+
+    def work(what: str) -> None:
+        inside.set()
+        go.wait(10)
+        raise ValueError(what)
+
+    def call() -> None:
+        try:
+            gate.call(None, work, "it failed")
+        except ValueError as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=call), threading.Thread(target=lambda: (gate.close(), closed.set()))]
+    threads[0].start()
+    assert inside.wait(10)
+    threads[1].start()
+    until(lambda: not gate._open)
+    assert not closed.is_set()
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert closed.is_set()
+    assert [str(error) for error in raised] == ["it failed"]
+    with pytest.raises(ClosedError):
+        gate.call(None, work, "never")
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_call_whose_deadline_has_passed_is_not_made(limit: int) -> None:
+    gate = Gate(limit)
+    with pytest.raises(DeadlineError):
+        gate.call(time.monotonic() - 1, pytest.fail)
+    assert gate.call(time.monotonic() + 10, len, "abc") == 3
+    gate.close()

@@ -62,11 +62,7 @@ class Fifo:
 
     def run(self, inputs: Tensors, share: Share) -> dict[str, Any]:
         """Answer on the caller's thread. Raises DeadlineError, ClosedError and what the executor raises."""
-        self._gate.enter(share.options.deadline)
-        try:
-            return self._execute(inputs, (share,))
-        finally:
-            self._gate.leave()
+        return self._gate.call(share.options.deadline, self._execute, inputs, (share,))
 
     def submit(self, request: Request) -> None:
         """Queue a request, which keeps its place when it is cancelled. Raises QueueFullError and ClosedError."""

@@ -5,9 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from threading import get_ident
+from typing import TypeVar, TypeVarTuple
 
 from deepseek.errors import ClosedError, DeadlineError
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Gate:
@@ -35,6 +40,31 @@ class Gate:
         # On the road of requests: the bare lock, whose `with` is C; the condition's is Python.
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
+
+    def call(self, deadline: float | None, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Go in, call something, and go out, whatever comes of it. Raises what `enter` does, and what it raises.
+
+        Example:
+            >>> Gate(0).call(None, len, "abc")
+            3
+        """
+        if self._limit or deadline is not None:
+            self.enter(deadline)
+            try:
+                return work(*args)
+            finally:
+                self.leave()
+        # The same without two calls more: quick models are asked tens of thousands of times in a second.
+        me = get_ident()
+        self._inside.add(me)
+        try:
+            if not self._open:
+                raise _closed()
+            return work(*args)
+        finally:
+            self._inside.discard(me)
+            if not self._open:
+                self.leave()
 
     def enter(self, deadline: float | None = None) -> None:
         """Go in, or wait for a place.

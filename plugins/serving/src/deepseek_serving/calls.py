@@ -141,8 +141,7 @@ class Call:
         self._done(self)
         error = self.error
         if error is None:
-            now = monotonic()
-            self.model.statistics.succeeded(self.arrived, self.queued, self.started, self.ended, now)
+            self.model.statistics.succeeded((self.arrived, self.queued, self.started, self.ended, monotonic()))
         else:
             self.model.statistics.failed(cause(error), monotonic() - self.arrived)
         if self.tracing is not None:

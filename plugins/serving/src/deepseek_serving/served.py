@@ -22,7 +22,7 @@ from deepseek_serving.handover import Handover, Traffic
 from deepseek_serving.oip import quick
 from deepseek_serving.oip.answers import Frame, check_wishes
 from deepseek_serving.oip.recipes import Recipes
-from deepseek_serving.oip.requests import Question
+from deepseek_serving.oip.requests import Question, Wish
 from deepseek_serving.opening import Opened
 from deepseek_serving.quickness import OUTLIER, Quickness
 from deepseek_serving.sequences import Sequences
@@ -69,6 +69,8 @@ class Served:
         self.pipeline: deepseek.Pipeline | None = None
         self.signature = Signature()
         self._outputs: frozenset[str] = frozenset()
+        #: Wishes that were found good: the next are likely to be the same, of the same recipe.
+        self._granted: tuple[Wish, ...] = ()
         self.settings = ServingSettings()
         self.labels: Mapping[str, Sequence[str]] = {}
         self.frame = Frame(name, version)
@@ -135,8 +137,9 @@ class Served:
                 return None
         start = self.entered = monotonic()
         try:
-            if question.wishes:
+            if question.wishes is not self._granted:
                 check_wishes(question, self._outputs)
+                self._granted = question.wishes
             outputs = run(question.inputs, question.options)
         except Exception as error:
             self.statistics.failed(cause(error), monotonic() - arrived)
@@ -148,7 +151,7 @@ class Served:
         if end - start > OUTLIER:
             # Until the next look, which tells whether that is usual.
             self._run = None
-        self.statistics.succeeded(arrived, start, start, end, end)
+        self.statistics.succeeded((arrived, start, start, end, end))
         return outputs
 
     def spoiled(self, error: Exception) -> Exception:
@@ -193,7 +196,7 @@ class Served:
         self.statistics.loads += 1
         self.statistics.load_seconds = opened.seconds
         self.signature = pipeline.signature
-        self._outputs = frozenset(spec.name for spec in pipeline.signature.outputs)
+        self._outputs, self._granted = frozenset(spec.name for spec in pipeline.signature.outputs), ()
         self.settings = pipeline.plan.config[ServingSettings]
         # Not every pipeline has a codec, and not every codec knows of classes.
         self.labels = getattr(pipeline.codec, "labels", {}) if pipeline.plan.coding is not None else {}

@@ -6,6 +6,8 @@ On the road of a request only notes are taken, two appends; they are folded into
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
 from types import ModuleType
@@ -20,10 +22,10 @@ from deepseek_serving.reports import Classes, Counts, Span, Used
 TIMES = tuple(round(10 ** (exponent / 4), 9) for exponent in range(-19, 9))
 #: Upper bounds of the classes of batch sizes, in rows.
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
-#: Notes that are taken before they are folded.
-_NOTES = 4096
 #: Sizes of batches that are counted one by one.
 _ROWS = 1024
+#: When a request arrived, was queued, was started, ended, and was answered: of one clock, in seconds.
+Times = tuple[float, float, float, float, float]
 _SPANS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 
 
@@ -45,6 +47,11 @@ class Histogram:
         self.counts += np.bincount(places, minlength=len(self.counts))
         self.total += float(values.sum())
 
+    def count(self, value: float, times: int) -> None:
+        """Count a value so many times."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
     def classes(self) -> Classes:
         """For a report."""
         return Classes(self.counts.tolist(), self.total)
@@ -63,16 +70,12 @@ class Statistics:
         self._rows = self._executions = self._last = 0
         self._errors: dict[str, int] = {}
         self._usage: dict[tuple[str, str], Used] = {}
-        self._notes: list[tuple[float, float, float, float, float]] = []
+        self._notes: list[Times] = []
+        #: Counts a request that was answered. On the loop.
+        self.succeeded = self._notes.append
         self._seen: list[Batch] = []
         #: As an observer: called on the executing thread with each batch.
         self.batch = self._seen.append
-
-    def succeeded(self, arrived: float, queued: float, started: float, ended: float, answered: float) -> None:
-        """Count a request from its points in time, all of one clock, in seconds."""
-        if len(self._notes) >= _NOTES:
-            self.fold()
-        self._notes.append((arrived, queued, started, ended, answered))
 
     def failed(self, why: str, seconds: float) -> None:
         """Count a request that got an error."""
@@ -90,8 +93,8 @@ class Statistics:
     def fold(self) -> None:
         """Bring the counts up to the last note. On the loop."""
         if self._notes:
-            notes, self._notes = self._notes, []
-            self._fold_requests(np.array(notes))
+            self._fold_requests(np.array(self._notes))
+            self._notes.clear()
         count = len(self._seen)
         if count:
             # Another thread appends meanwhile.
@@ -125,28 +128,40 @@ class Statistics:
         self._last = int((time.time() - time.monotonic() + float(answered[-1])) * 1000)
 
     def _fold_batches(self, batches: list[Batch]) -> None:
-        sizes = []
+        # Batches of one request are the most by far: the alike are counted together.
+        alike: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
         for batch in batches:
-            # A run that nobody asked for: a warm-up.
-            if not batch.shares:
+            shares = batch.shares
+            # One that failed gave nobody anything, and nobody is billed; one without shares is a warm-up.
+            if batch.error is not None or not shares:
+                continue
+            if len(shares) == 1:
+                share = shares[0]
+                alike[share.options.tenant, batch.device, share.rows].append(batch.seconds)
                 continue
             rows = batch.rows
-            if batch.error is not None:
-                # Nobody got anything for it, and nobody is billed.
-                continue
-            sizes.append(rows)
-            if rows in self._batches or len(self._batches) < _ROWS:
-                self._batches.setdefault(rows, Span()).add(batch.seconds)
-            for share in batch.shares:
-                key = (share.options.tenant, batch.device)
-                used = self._usage.get(key) or self._usage.setdefault(key, Used(*key))
-                used.requests += 1
-                used.rows += share.rows
-                used.seconds += batch.seconds * share.rows / (rows or 1)
-        self._rows += sum(sizes)
-        self._executions += len(sizes)
-        if sizes:
-            self._sizes.add(np.array(sizes))
+            self._executed(rows, 1, batch.seconds)
+            for share in shares:
+                self._use(share.options.tenant, batch.device, 1, share.rows, batch.seconds * share.rows / (rows or 1))
+        for (tenant, device, rows), seconds in alike.items():
+            self._executed(rows, len(seconds), sum(seconds))
+            self._use(tenant, device, len(seconds), rows * len(seconds), sum(seconds))
+
+    def _executed(self, rows: int, count: int, seconds: float) -> None:
+        """Count batches of so many rows each."""
+        if rows in self._batches or len(self._batches) < _ROWS:
+            self._batches.setdefault(rows, Span()).add(seconds, count)
+        self._rows += rows * count
+        self._executions += count
+        self._sizes.count(rows, count)
+
+    def _use(self, tenant: str, device: str, requests: int, rows: int, seconds: float) -> None:
+        """Count what a tenant used."""
+        key = (tenant, device)
+        used = self._usage.get(key) or self._usage.setdefault(key, Used(*key))
+        used.requests += requests
+        used.rows += rows
+        used.seconds += seconds
 
 
 def meter(statistics: Statistics) -> ModuleType:

@@ -124,6 +124,7 @@ class Connection(Incoming):
 
     def finish(self, *, close: bool) -> None:
         """The request is answered: go on with the next, or end."""
+        partly = self.partly
         self.busy = self.abandon = None
         self.partly = False
         self.active = monotonic()
@@ -139,6 +140,11 @@ class Connection(Incoming):
             self.refuse(*self._refusal)
         elif self.began is not None:
             self.invite()
+        if partly:
+            self._written()
+
+    def _written(self) -> None:
+        """An answer that was written in parts is complete: to be noted by who keeps a hold of the connection."""
 
     def refuse(self, status: int, why: str) -> None:
         """Answer what is no request that could be served, and end the connection."""

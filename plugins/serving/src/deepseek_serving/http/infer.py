@@ -181,7 +181,10 @@ class InferRoad:
         more: Headers,
     ) -> None:  # fmt: skip
         """Write an answer. Raises InputError for what can't travel as asked."""
-        top, parts = answers.render(model.frame, question, outputs, model.labels, self._region)
+        frame = model.frame
+        top, parts = frame.answer(question, outputs) or answers.render(
+            frame, question, outputs, model.labels, self._region
+        )
         kind, content = _JSON, [top, *parts]
         if parts:
             kind = _BINARY

@@ -51,12 +51,6 @@ class SharedConnection(Connection):
         self._states[self._slot] = PART
         super().write(data)
 
-    def finish(self, *, close: bool) -> None:
-        super().finish(close=close)
-        # One that was written at once the kernel's count tells of.
-        if self._states[self._slot] == PART:
-            self._written()
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._gone(self._slot)
@@ -81,7 +75,7 @@ class SharedConnection(Connection):
         self._states[slot] = AHEAD if self._ahead or self.began is not None else ANSWERING
 
     def _written(self) -> None:
-        """Note what the connection is at, now or when all that was written has left."""
+        """See `Connection._written`. Of an answer that was written at once the kernel's count tells."""
         if self._closing or (self.busy is not None and self._states[self._slot] == PART):
             return
         if self._transport.get_write_buffer_size():

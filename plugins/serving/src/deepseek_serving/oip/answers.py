@@ -37,6 +37,8 @@ class JsonAnswer(msgspec.Struct, omit_defaults=True):
 
 #: What a tensor is written to when the client wants it in shared memory; takes region, offset, size.
 Region = Callable[[str, int, int], memoryview]
+#: An answer's JSON part, and the binary tensors that follow it.
+Answer = tuple[bytes, list[memoryview | bytes]]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -119,8 +121,12 @@ class Frame:
         """An answer from its parts."""
         return _encode(JsonAnswer(self._name, self._version, tensors, name))
 
-    def plain(self, outputs: Mapping[str, Any]) -> bytes | None:
-        """An answer with all tensors as numbers in JSON; None where one is not of that kind."""
+    def answer(self, question: Question, outputs: Mapping[str, Any]) -> Answer | None:
+        """An answer as most are: all tensors as numbers, in JSON or in binary form; None where one is not so."""
+        if question.id:
+            return None
+        if question.wishes or question.binary:
+            return self._binary(question, outputs)
         parts = [self._open]
         for name, array in outputs.items():
             if type(array) is not np.ndarray:
@@ -132,7 +138,7 @@ class Frame:
                 top = self._top(name, array)
             parts += (top, _encode(array.ravel().tolist()), b"},")
         parts[-1] = b"}]}"
-        return b"".join(parts) if outputs else None
+        return (b"".join(parts), []) if outputs else None
 
     def _top(self, name: str, array: Tensor) -> bytes:
         """What stands before a tensor's numbers."""
@@ -142,8 +148,7 @@ class Frame:
         self._tensors[name, array.dtype, array.shape] = made
         return made
 
-    def binary(self, question: Question, outputs: Mapping[str, Any]) -> tuple[bytes, list[memoryview | bytes]] | None:
-        """An answer with all tensors as numbers in binary form; None where one is not of that kind."""
+    def _binary(self, question: Question, outputs: Mapping[str, Any]) -> Answer | None:
         wishes = question.wishes
         if wishes:
             for wish in wishes:
@@ -180,8 +185,8 @@ _SHAPES = 1024
 def render(
     frame: Frame, question: Question, outputs: Mapping[str, Any], labels: Mapping[str, Sequence[str]],
     region: Callable[[str], Region | None],
-) -> tuple[bytes, list[memoryview | bytes]]:  # fmt: skip
-    """An answer's JSON part, and the binary tensors that follow it.
+) -> Answer:  # fmt: skip
+    """Any answer.
 
     Args:
         frame: the model's.
@@ -193,13 +198,6 @@ def render(
     Raises:
         InputError: an output that the model does not have, or that can't travel as asked.
     """
-    if not question.id:
-        if not (question.wishes or question.binary):
-            made = frame.plain(outputs)
-            if made is not None:
-                return made, []
-        elif (both := frame.binary(question, outputs)) is not None:
-            return both
     tensors: list[JsonTensor] = []
     parts: list[memoryview | bytes] = []
     for output, value, wish in chosen(outputs, question):
