@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,13 @@ X = Signature((TensorSpec("x", "float32", (-1, 2)),), (TensorSpec("x", "float32"
 
 #: Keeps what is installed on the machine out of a test.
 ONLY = {"plugins": {"disable": [plugin.name for plugin in discover()]}}
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what other threads do."""
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
 
 
 def loads(format_: str) -> Callable[[], Loader]:

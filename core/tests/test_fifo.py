@@ -7,7 +7,6 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from deepseek.errors import ClosedError, DeadlineError, QueueFullError
 from deepseek.fifo import Fifo
 from deepseek.plugin import NO_OPTIONS, Options, Request, Share, Tensors
 from deepseek.testing import EchoExecutor, FutureSink
+from kernel_pieces import until
 
 
 def ask(fifo: Fifo, value: Any, options: Options = NO_OPTIONS) -> FutureSink:
@@ -25,12 +25,6 @@ def ask(fifo: Fifo, value: Any, options: Options = NO_OPTIONS) -> FutureSink:
 
 
 ONE = Share(NO_OPTIONS, 1)
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
 
 
 class Gate:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from deepseek.errors import ClosedError, DeadlineError
 from deepseek.gate import Gate
+from kernel_pieces import until
 
 
 class Crowd:
@@ -40,12 +41,6 @@ class Crowd:
         for thread in self.threads:
             thread.join(10)
         assert not any(thread.is_alive() for thread in self.threads)
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
 
 
 @pytest.fixture

@@ -12,12 +12,7 @@ import numpy as np
 import pytest
 
 import deepseek
-from deepseek.errors import (
-    HookError,
-    ModelError,
-    OutOfMemoryError,
-    OutputError,
-)
+from deepseek.errors import HookError, ModelError, OutOfMemoryError, OutputError
 from deepseek.plugin import (
     Batch,
     Coding,
