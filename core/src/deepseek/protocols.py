@@ -93,7 +93,7 @@ class Sink(Protocol):
     """
 
     def start(self) -> bool:
-        """Called just before execution; False: the asker has gone, do not execute."""
+        """Called just before execution; False: the asker has gone, and its tensors may be: do not execute."""
 
     def put(self, chunk: Mapping[str, Any], *, last: bool) -> bool:
         """Deliver a chunk; most answers are a single one, with ``last=True``.

@@ -21,9 +21,9 @@ class Workers:
     def __init__(self, folder: Path, *more: str) -> None:
         identity(folder / "same.onnx")
         (folder / "same.yaml").write_text("model: same.onnx\n")
-        command = [sys.executable, "-m", "deepseek", "serve", str(folder), "--workers", "2", "--port", "0"]
+        command = [sys.executable, "-P", "-m", "deepseek", "serve", str(folder), "--workers", "2", "--port", "0"]
         self.process = subprocess.Popen(
-            [*command, "--grpc-port", "0", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, "--grpc-port", "0", *more], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stdout
         self.line = self.process.stdout.readline()

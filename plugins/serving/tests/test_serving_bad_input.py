@@ -49,7 +49,15 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "not an object": (b"[]", "Expected `object`"),
     "not UTF-8": (b'{"inputs":"\xff"}', "not"),
     "no inputs": (b"{}", "missing required field `inputs`"),
-    "nested 5000 deep": (DEEP, "nested too deeply"),
+    "nested 5000 deep": (DEEP, "more than 100 deep"),
+    "nested 101 deep, where nobody looks": (
+        GOOD[:-1] + b',"more":' + b"[" * 100 + b"]" * 100 + b"}", "more than 100 deep",
+    ),
+    "many lists for one element": (tensor(shape=[1], data=[[]] * 1000), "1000 lists"),
+    "more inputs than any model has": (
+        b'{"inputs":[' + b",".join([b'{"name":"x","shape":[1],"datatype":"FP32","data":[1]}'] * 1025) + b"]}",
+        "more than 1024 inputs",
+    ),
     "nested 150 deep": (tensor(data=json.loads("[" * 150 + "1" + "]" * 150)), "more than 100 deep"),
     "NaN": (GOOD.replace(b"1.0", b"NaN", 1), "not JSON"),
     "Infinity": (GOOD.replace(b"1.0", b"Infinity", 1), "not JSON"),

@@ -7,6 +7,8 @@ import io
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,12 @@ def test_keys_are_made_listed_and_removed(tmp_path: Path) -> None:
     assert secret not in (tmp_path / "keys.json").read_text()
     line = run("keys", "list", file).stdout.split()
     assert line[1:] == ["acme", "10/s"]
+    # The rate is the tenant's.
+    assert "has the rate 10/s" in run("keys", "add", file, "--tenant", "acme", "--rate", "20", code=3).stderr
+    run("keys", "add", file, "--tenant", "acme")
+    last = run("keys", "list", file).stdout.splitlines()[-1].split()
+    assert last[1:] == ["acme", "10/s"]
+    run("keys", "remove", file, last[0])
     run("keys", "remove", file, line[0])
     assert run("keys", "list", file).stdout == ""
     assert "no key `x`" in run("keys", "remove", file, "x", code=3).stderr
@@ -63,6 +71,36 @@ def test_usage_as_table_csv_and_json(coded: Running) -> None:
     told = json.loads(run("usage", coded.url, "--format", "json").stdout)["usage"]
     assert {row["model"]: int(row["requests"]) for row in rows} == {row["model"]: row["requests"] for row in told}
     assert all(row["compute_seconds"] >= 0 and row["device"] == "cpu" for row in told)
+
+
+def test_a_key_is_shown_to_nobody_and_sent_to_its_server_alone(
+    coded: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    seen: list[str | None] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/steal")
+            self.end_headers()
+
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "dsk_secret\n")
+    run("usage", coded.url)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert "status 302" in run("usage", f"http://127.0.0.1:{server.server_address[1]}", code=1).stderr
+        server.shutdown()
+    assert seen == ["Bearer dsk_secret"]
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "dsk_\nsecret")
+    assert "secret" not in run("usage", coded.url, code=1).stderr
+
+
+def test_bench_finds_inputs_of_any_model(coded: Running, shared: Running) -> None:
+    assert "no errors" in run("bench", coded.url, "embed", "--clients", "1", "--seconds", "0.2").stdout
+    assert "no errors" in run("bench", shared.url, "half", "--clients", "1", "--seconds", "0.2").stdout
+    asked = ("bench", coded.url, "color", "--clients", "1", "--shape", "image=1,1")
+    assert "the model takes image: float32[*, 3, 8, 8]" in run(*asked, code=1).stderr
 
 
 @pytest.mark.slow

@@ -49,6 +49,25 @@ def test_a_model_that_hangs_is_noticed_under_traffic_too(tmp_path: Path) -> None
         blocked.go.set()
 
 
+def test_a_model_that_cannot_be_replaced_is_tried_again(tmp_path: Path) -> None:
+    write_models(tmp_path, {"slow": ""})
+    file = tmp_path / "slow/slow.puppet"
+    with serving(tmp_path, stall="300ms") as running:
+        blocked = Blocked("slow.puppet")
+        hanging = later(running, 1)
+        blocked.entered.acquire()
+        away = file.rename(tmp_path / "away")
+        assert hanging.result().status_code == 503
+        while "loaded anew" in running.http.post("/v2/repository/index").json()[0]["reason"]:
+            pass
+        away.rename(file)
+        del works["slow.puppet"]
+        while running.http.get("/v2/models/slow/ready").status_code != 200:
+            pass
+        assert running.infer("slow", ROW).status_code == 200
+        blocked.go.set()
+
+
 @pytest.mark.parametrize("what", ["load", "unload"])
 def test_who_waits_for_a_pipeline_that_hangs_is_told_also_when_it_was_replaced(tmp_path: Path, what: str) -> None:
     write_models(tmp_path, {"slow": ""})

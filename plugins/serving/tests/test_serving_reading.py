@@ -7,6 +7,8 @@ import gzip
 import json
 import socket
 import tracemalloc
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +154,13 @@ def test_bodies_of_gzip_may_have_several_members(shared: Running) -> None:
     road, headers = "/v2/models/echo/generate", {"Content-Encoding": "gzip"}
     assert shared.http.post(road, content=packed, headers=headers).json()["y"] == ROW[0]
     assert shared.http.post(road, content=packed + b"rest", headers=headers).status_code == 400
+
+
+@pytest.mark.parametrize(("kind", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_bodies_of_very_many_members_are_refused(shared: Running, kind: str, pack: Callable[[bytes], bytes]) -> None:
+    content = pack(json.dumps({"x": ROW[0]}).encode()) + pack(b"") * 5000
+    answered = shared.http.post("/v2/models/echo/generate", content=content, headers={"Content-Encoding": kind})
+    assert (answered.status_code, "follow the end" in answered.json()["error"]) == (400, True)
 
 
 def test_an_output_is_asked_for_once(shared: Running) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deepseek.errors import ConfigError
+from deepseek_serving import loading
+from deepseek_serving.folder import OneFile
+from deepseek_serving.opening import open_pipeline
 from serving_pieces import Running, serving, write_models
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
@@ -108,6 +112,35 @@ def test_a_model_that_never_loaded_says_why(tmp_path: Path) -> None:
         assert running.http.get("/v2/health/ready").status_code == 400
         assert running.http.get("/v2/models/a/ready").status_code == 400
         assert first(running, "b") == 1.0
+
+
+def test_what_nobody_foresaw_while_a_model_loads_is_its_own_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    write_models(tmp_path, {"bad": "", "good": ""})
+
+    def fail(path: Path, *more: Any) -> Any:
+        if path.parent.name == "bad":
+            raise TypeError("data type not understood")
+        return open_pipeline(path, *more)
+
+    monkeypatch.setattr(loading, "open_pipeline", fail)
+    with serving(tmp_path, allow=["load"]) as running:
+        assert running.http.get("/v2/models/good/ready").status_code == 200
+        [row] = [row for row in running.http.post("/v2/repository/index").json() if row["name"] == "bad"]
+        assert "TypeError: data type not understood" in row["reason"]
+        assert running.http.post("/v2/repository/models/bad/load").status_code == 500
+
+
+def test_zeros_of_any_type_warm_a_model_up(tmp_path: Path) -> None:
+    write_models(tmp_path, {"half": {"puppet": {"dtype": "bfloat16"}}})
+    with serving(tmp_path) as running:
+        assert running.http.get("/v2/models/half/ready").status_code == 200
+
+
+def test_a_single_file_is_a_model_of_its_name() -> None:
+    assert OneFile(Path("cats/pipeline.yaml")).names() == ["pipeline"]
+    assert OneFile(Path("cats/my model.yaml"), "cats").names() == ["cats"]
 
 
 def test_counts_outlive_a_reload(running: Running) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -11,15 +10,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx2 as httpx
 import pytest
 
-from deepseek_serving.reports import Report
-from deepseek_serving.workers.held import Held
-from deepseek_serving.workers.lookout import Lookout
-from deepseek_serving.workers.together import Together
 from serving_fleet import CONTENT, URL, Workers
 from serving_pieces import identity
 
@@ -110,6 +104,44 @@ def test_a_new_worker_knows_what_was_loaded_by_watching(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_worker_that_is_started_later_is_as_the_others_are(tmp_path: Path) -> None:
+    # What is beside the models is not for Python to import.
+    (tmp_path / "psutil.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "server.yaml").write_text("server: {limits: {connections: 100}}\n")
+    running = Workers(tmp_path)
+    try:
+        identity(tmp_path / "other.onnx", shape=("batch", 16, 1))
+        (tmp_path / "new.yaml").write_text("model: other.onnx\n")
+        (tmp_path / "same.yaml").write_text("model: other.onnx\n")
+        (tmp_path / "server.yaml").write_text("server: {allow: [load], limits: {connections: 1000}}\n")
+        before = running.pids()
+        os.kill(before[0], signal.SIGKILL)
+        newcomer(running, before)
+        while httpx.get(running.url + "/metrics").text.count("worker_resident_bytes{") < 2:
+            pass
+        with many(running.url) as clients:
+            for road in ("/v2/models/same", "/v2/models/new"):
+                assert len({client.get(road).text for client in clients}) == 1
+            assert {client.get("/v2/models/new").status_code for client in clients} == {404}
+            assert {client.post(LOAD).status_code for client in clients} == {403}
+    finally:
+        running.process.terminate()
+        running.process.communicate(timeout=30)
+
+
+@pytest.mark.slow
+def test_a_number_that_no_message_carries(tmp_path: Path) -> None:
+    running = Workers(tmp_path, "--set", "server.allow=[shared_memory]")
+    try:
+        region = {"key": "/a", "offset": 1 << 64, "byte_size": 5}
+        road = "/v2/systemsharedmemory/region/a/register"
+        assert httpx.post(running.url + road, json=region).status_code == 400
+    finally:
+        running.process.terminate()
+        running.process.communicate(timeout=30)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_that_loads_ends_when_it_is_told_to(tmp_path: Path, workers: int) -> None:
     identity(tmp_path / "same.onnx")
@@ -143,63 +175,3 @@ def loading(url: str) -> bool:
         return httpx.get(url, timeout=5).json().get("ready") is False
     except httpx.TransportError:
         return False
-
-
-class Fake:
-    """A worker that answers as it is told."""
-
-    def __init__(self, answers: dict[str, list[str]]) -> None:
-        self.held = Held(None)  # type: ignore[arg-type]
-        self.held.channel = self  # type: ignore[assignment]
-        self.held.ready = self.held.able = True
-        self.asked: list[str] = []
-        self.answered: Any = None
-        self._answers = answers
-
-    async def ask(self, message: dict[str, Any]) -> list[str]:
-        self.asked.append(message["call"])
-        if self._answers.get(message["call"]) == ["died"]:
-            raise ConnectionError
-        return self._answers.get(message["call"], [])
-
-    def answer(self, message: dict[str, Any], content: Any) -> None:
-        self.answered = content
-
-
-@pytest.mark.parametrize("wrong", [["InputError", "no model", ""], ["died"]])
-def test_a_load_that_fails_in_one_worker_changes_none(wrong: list[str]) -> None:
-    good, bad = Fake({}), Fake({"prepare": wrong})
-    workers = [good.held, bad.held]
-    together = Together(workers, Lookout(workers, 0))
-    load = {"call": "load", "arguments": {"name": "same"}}
-    asyncio.run(together.change(good.held, load))
-    assert good.asked == bad.asked == ["prepare", "discard"]
-    assert good.answered[0] == ("NotReadyError" if wrong == ["died"] else "InputError")
-
-
-def test_counts_of_a_worker_that_is_leaving_are_not_left_out() -> None:
-    asker, leaving, quiet = Fake({}), Fake({}), Fake({})
-    leaving.held.able = False
-    quiet.held.asked = 0.0
-    for number, worker in enumerate((leaving, quiet)):
-        worker.held.report = Report(started=0.0, ready=True, connections=number, resident_bytes=[], models=[])
-    workers = [one.held for one in (asker, leaving, quiet)]
-    asyncio.run(Together(workers, Lookout(workers, 0)).report(asker.held, {"call": "report"}))
-    assert [report["connections"] for report in asker.answered] == [0, 1]
-    assert leaving.asked == quiet.asked == []
-
-
-def test_a_load_is_made_up_for_by_who_was_not_ready(tmp_path: Path) -> None:
-    old, new = Fake({}), Fake({})
-    new.held.ready = False
-    workers = [old.held, new.held]
-    together = Together(workers, Lookout(workers, 0))
-
-    async def work() -> None:
-        await together.change(old.held, {"call": "unload", "arguments": {"name": "a"}})
-        await together.change(old.held, {"call": "load", "arguments": {"name": "b"}})
-        assert await together.join(new.held, [])
-
-    asyncio.run(work())
-    assert (old.asked, new.asked) == (["unload", "prepare", "commit"], ["unload", "load"])
-    assert new.held.ready

@@ -84,7 +84,7 @@ class EdgeCodec:
             raise InputError(f"{label} is of no known type", hint=f"known: {', '.join(sorted(self.suffixes))}")
 
     def encode(self, value: object) -> Mapping[str, Any]:
-        """See `deepseek.plugin.Codec.encode`: a path, a picture's or a text's bytes, a text, pixels, arrays."""
+        """See `deepseek.plugin.Codec.encode`: a path, a picture's or a text's bytes, a text, tokens, pixels, arrays."""
         if isinstance(value, Path) or (isinstance(value, str) and self._is_path(value)):
             items = list(self.read(Path(value), None))
             if len(items) != 1:
@@ -96,6 +96,8 @@ class EdgeCodec:
             return self._encode_bytes(value)
         if isinstance(value, Mapping):
             return tensors.named(value, self._signature)
+        if self._text and isinstance(value, list) and value and all(type(item) is int for item in value):
+            return self._text.encode_tokens(value)
         if self._image and (not hasattr(value, "__dlpack__") or _is_pixels(value)):
             return {self._image_name: self._image.encode(value)}
         return tensors.by_name(value, self._signature)

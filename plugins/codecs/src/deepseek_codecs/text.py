@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class TextCoder:
         else:
             self._tokenizer.no_padding()
         self._names = [spec.name for spec in signature.inputs]
+        self._most, self._known = settings.max_length, self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> dict[str, Any]:
         """``input_ids``, ``attention_mask`` and ``token_type_ids``, int64[1, tokens], where the model takes them."""
@@ -35,11 +37,18 @@ class TextCoder:
         encoding = self._tokenizer.encode(text)
         if not encoding.ids:
             raise InputError("the text holds no token")
-        found = {
-            "input_ids": encoding.ids,
-            "attention_mask": encoding.attention_mask,
-            "token_type_ids": encoding.type_ids,
-        }
+        return self._named(encoding.ids, encoding.attention_mask, encoding.type_ids)
+
+    def encode_tokens(self, ids: Sequence[int]) -> dict[str, Any]:
+        """The same from the ids of a text's tokens. Raises InputError for those that the model does not know."""
+        if not 0 < len(ids) <= self._most:
+            raise InputError(f"{len(ids)} tokens are too few or too many", hint=f"1 to {self._most} are taken")
+        if not 0 <= min(ids) <= max(ids) < self._known:
+            raise InputError(f"there is no token {max(ids, key=abs)}", hint=f"tokens are 0 to {self._known - 1}")
+        return self._named(ids, [1] * len(ids), [0] * len(ids))
+
+    def _named(self, ids: Sequence[int], mask: Sequence[int], types: Sequence[int]) -> dict[str, Any]:
+        found = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return {name: np.asarray([found[name]], np.int64) for name in self._names if name in found}
 
 

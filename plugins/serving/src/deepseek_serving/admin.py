@@ -53,9 +53,10 @@ class Admin:
         wanted = [model for model in report.served if name in ("", model.name) and version in ("", model.version)]
         return {"model_stats": [metadata.statistics(model) for model in wanted]}
 
-    async def usage(self, tenant: str | None = None) -> list[dict[str, Any]]:
+    async def usage(self, tenant: str | None = None) -> dict[str, Any]:
         """What each tenant used since the server started; of one tenant where it is named."""
-        return usage_rows(await self._server.report(), tenant)
+        report = await self._server.report()
+        return {"since": report.started, "usage": usage_rows(report, tenant)}
 
     async def state(self) -> dict[str, Any]:
         """Everything that the dashboard shows, as counts since the start."""

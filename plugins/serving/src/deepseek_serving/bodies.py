@@ -14,6 +14,8 @@ from deepseek_serving.errors import NotReadyError, TooLargeError
 _ALIGNMENT = 64
 #: Bodies of fewer bytes are not counted.
 SMALL = 16 << 10
+#: Members that a body of gzip may have, and bytes of it that are unpacked at a time.
+_MEMBERS, _BLOCK = 4096, 64 << 10
 #: zlib's window sizes: gzip, and deflate with its header.
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
@@ -151,23 +153,29 @@ def unpacked(body: bytes | memoryview, encoding: bytes, limit: int) -> bytes:
     window = _WINDOWS.get(encoding.strip().lower())
     if window is None:
         raise InputError(f"the Content-Encoding `{encoding.decode('latin-1')}` is not known", hint="gzip or deflate")
-    parts: list[bytes] = []
-    rest: bytes | memoryview = body
-    left = limit + 1
-    # One after another, as files of gzip may be put together. Source: RFC 1952, section 2.2.
-    while rest or not parts:
+    kind, view, parts = encoding.decode("latin-1"), memoryview(body), list[bytes]()
+    at, left = 0, limit + 1
+    # Several, one after another, as files of gzip may be put together. Source: RFC 1952, section 2.2.
+    for _ in range(_MEMBERS if window == _WINDOWS[b"gzip"] else 1):
         unpack = zlib.decompressobj(window)
-        try:
-            parts.append(unpack.decompress(rest, left))
-        except zlib.error as exc:
-            raise InputError(f"the body is not {encoding.decode('latin-1')}: {exc}") from exc
-        left -= len(parts[-1])
-        if left <= 0:
-            raise TooLargeError(f"the body unfolds to more than {limit}")
-        if not unpack.eof:
-            raise InputError(f"the body is cut short: its {encoding.decode('latin-1')} does not end")
-        rest = unpack.unused_data
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        while not unpack.eof:
+            # Not all of it at once: what follows a member is copied when the member ends.
+            block = view[at : at + _BLOCK]
+            if not block:
+                raise InputError(f"the body is cut short: its {kind} does not end")
+            try:
+                parts.append(unpack.decompress(block, left))
+            except zlib.error as exc:
+                raise InputError(f"the body is not {kind}: {exc}") from exc
+            at += len(block)
+            left -= len(parts[-1])
+            if left <= 0:
+                raise TooLargeError(f"the body unfolds to more than {limit}")
+        at -= len(unpack.unused_data)
+        if at == len(view):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+    hint = f"gzip may have {_MEMBERS} members, deflate has one"
+    raise InputError(f"{len(view) - at} bytes follow the end of the {kind}", hint=hint)
 
 
 def packed(parts: list[bytes | memoryview], accepted: bytes) -> tuple[bytes, bytes] | None:

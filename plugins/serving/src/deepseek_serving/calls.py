@@ -31,6 +31,7 @@ class Call:
     """
 
     __slots__ = (
+        "_begun",
         "_done",
         "_handover",
         "_held",
@@ -63,8 +64,8 @@ class Call:
         self.span: Any = None
         self.tracing: Tracing | None = None
         self._open = True
-        #: Whether the scheduler has it.
-        self._held = False
+        #: Whether the scheduler has it, and has begun to execute it.
+        self._held = self._begun = False
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self) -> None:
@@ -90,6 +91,8 @@ class Call:
     def start(self) -> bool:
         """See `deepseek.plugin.Sink.start`."""
         self.started = self.traffic.progress = monotonic()
+        # In this order, and `settle` in the other: one of the two sees the other, without a lock.
+        self._begun = True
         if not self._open:
             self._back()
             self._handover.skipped()
@@ -137,6 +140,9 @@ class Call:
             self._timer.cancel()
         self.error = error
         self.model.settled(self)
+        if self._held and not self._begun:
+            # The scheduler keeps the request until its turn, which may never come: not its tensors' memory.
+            self.question.inputs.clear()
         # Which tells, in `error`, if the answer can't be sent as it is wanted.
         self._done(self)
         error = self.error

@@ -44,8 +44,7 @@ class OneFile:
     """
 
     def __init__(self, path: Path, name: str = "") -> None:
-        stem = path.parent.resolve().name if path.name == PIPELINE else path.stem
-        self._path, self._name = path, name or re.sub(r"[^A-Za-z0-9_.\-]", "_", stem) or "model"
+        self._path, self._name = path, name or re.sub(r"[^A-Za-z0-9_.\-]", "_", path.stem) or "model"
 
     def names(self) -> list[str]:
         return [self._name]

@@ -107,8 +107,8 @@ class Gatekeeper:
                 )
             wait = bucket.take(count)
             if wait:
-                what = f"the tenant `{key.tenant}` is over its rate of {key.rate:g} requests per second"
-                raise TooFastError(what, retry_after=wait)
+                rate = f"{bucket.rate / self._share:g} requests per second"
+                raise TooFastError(f"the tenant `{key.tenant}` is over its rate of {rate}", retry_after=wait)
         return key.tenant
 
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
@@ -157,7 +157,8 @@ class Gatekeeper:
         found = keys.read(path)
         self._keys = {bytes.fromhex(key.sha256): key for key in found}
         rates: dict[str, tuple[float, float]] = {}
-        for key in found:
+        # Of several that a file written by hand may name, the lowest.
+        for key in sorted(found, key=lambda key: -key.rate):
             if key.rate:
                 # A burst may come over one connection, which one process has.
                 rates[key.tenant] = (key.rate * self._share, max(1.0, key.burst or key.rate))

@@ -29,7 +29,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tenant: who is billed.
         sha256: of the key, hexadecimal.
         admin: whether administrative calls that the server allows are open to it.
-        rate: requests per second that the tenant may make in the long run; 0: any number.
+        rate: requests per second that the tenant may make in the long run, with all of its keys; 0: any number.
         burst: requests at once beyond that; 0: as many as in one second.
     """
 
@@ -73,6 +73,12 @@ def add(path: Path, tenant: str, **rights: Any) -> str:
     name = secrets.token_hex(4)
     with _alone(path):
         keys = read(path) if path.exists() else []
+        before = next((key for key in keys if key.tenant == tenant and key.rate), None)
+        if before is not None:
+            if numbers not in ([0.0, 0.0], [before.rate, before.burst]):
+                what = f"the tenant `{tenant}` has the rate {before.rate:g}/s already, for all of its keys"
+                raise ConfigError(what, hint="leave --rate and --burst away, or remove its keys first")
+            rights |= {"rate": before.rate, "burst": before.burst}
         write(path, [*keys, Key(name, tenant, digest(secret.encode()).hex(), **rights)])
     return secret
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import deepseek
+from deepseek.plugin import DeepSeekError
 from deepseek_serving.allocator import trim
 from deepseek_serving.errors import NotReadyError
 from deepseek_serving.opening import Opened, Plugins, open_pipeline
@@ -25,7 +26,7 @@ class Loading:
 
     Args:
         name: the model's.
-        print_: what its files looked like before they were read.
+        print_: what its files look like.
         lock: the model's, which is held.
 
     Attributes:
@@ -54,7 +55,7 @@ class Builder:
         self._one = asyncio.Lock()
 
     async def build(self, path: Path, statistics: Statistics) -> Opened:
-        """A pipeline that is ready to serve. Raises DeepSeekError."""
+        """A pipeline that is ready to serve. Raises DeepSeekError, whatever goes wrong."""
         async with self._one:
             work = partial(open_pipeline, path, statistics, self._overrides, self._plugins)
             coming = off_loop(work, "deepseek-loader")
@@ -67,7 +68,13 @@ class Builder:
                 # Nobody can end a thread that hangs in native code; others are not to wait for it.
                 coming.add_done_callback(self._too_late)
                 raise NotReadyError(f"{path} was not loaded after {self._patience}, the limit `server.loading`")
-            return coming.result()
+            try:
+                return coming.result()
+            except DeepSeekError:
+                raise
+            except Exception as exc:
+                logger.exception("%s could not be loaded", path)
+                raise DeepSeekError(f"{path} could not be loaded: {type(exc).__name__}: {exc}") from exc
 
     def close(self, pipeline: deepseek.Pipeline | None) -> asyncio.Future[None] | None:
         """Close a pipeline, which may wait for what it executes; nobody has to wait for that."""

@@ -13,7 +13,7 @@ import numpy as np
 
 import deepseek
 from deepseek.plugin import ANY, ExecutionError, InputError, Signature
-from deepseek_serving.oip.datatypes import NUMPY, PROTOCOL, Tensor
+from deepseek_serving.oip.datatypes import PROTOCOL, Tensor, dtype_of
 from deepseek_serving.quickness import OUTLIER
 from deepseek_serving.settings import ServingSettings
 from deepseek_serving.statistics import Statistics, meter
@@ -64,6 +64,8 @@ def _warm_up(pipeline: deepseek.Pipeline, path: Path, settings: ServingSettings)
     if not settings.warmup:
         return 0.0
     try:
+        for name in settings.warmup_shapes.keys() - {spec.name for spec in pipeline.signature.inputs}:
+            raise InputError(f"`serving.warmup_shapes` names `{name}`, which is no input of the model")
         inputs = zeros(pipeline.signature, settings.warmup_shapes)
         took = [timed(pipeline, inputs) for _ in range(settings.warmup)]
         if took[-1] < OUTLIER:
@@ -97,7 +99,7 @@ def zeros(signature: Signature, shapes: Mapping[str, Sequence[int]]) -> dict[str
         if spec.dtype == "str":
             made[spec.name] = np.full(shape, "", object)
         elif spec.dtype in PROTOCOL:
-            made[spec.name] = np.zeros(shape, NUMPY[PROTOCOL[spec.dtype]])
+            made[spec.name] = np.zeros(shape, dtype_of(PROTOCOL[spec.dtype]))
         else:
             raise InputError(f"`{spec.name}` is of the dtype `{spec.dtype}`, of which no zeros can be made")
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ class Changes(NamedTuple):
 
 
 class Prints:
-    """What the files of each model looked like when it was last loaded, well or not.
+    """What the files of each model looked like when they were last read, and when those that serve were.
 
     Args:
         folder: where they are.
@@ -30,14 +31,32 @@ class Prints:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._noted: dict[str, Print] = {}
+        self._loaded: dict[str, Print] = {}
 
     def now(self, name: str, sources: Iterable[Path]) -> Print:
         """What a model's files look like; `sources` are those of its pipelines that are known."""
         return fingerprint(self._folder.versions(name).values(), sources)
 
-    def note(self, name: str, print_: Print) -> None:
-        """Keep what they looked like."""
+    def loaded(self, name: str, print_: Print) -> None:
+        """What looked like this serves."""
+        self._noted[name] = self._loaded[name] = print_
+
+    def failed(self, name: str, print_: Print) -> None:
+        """What looks like this can't be loaded: it is not worth another try before it has changed."""
         self._noted[name] = print_
+
+    def unloaded(self, name: str, print_: Print) -> None:
+        """It serves no longer, and is loaded again when it has changed, or when that is asked for."""
+        self._noted[name] = print_
+        self._loaded.pop(name, None)
+
+    def differ(self, name: str, print_: Print) -> bool:
+        """Whether other files would be read now than those of which it serves."""
+        return self._loaded.get(name) != print_
+
+    def digests(self) -> dict[str, str]:
+        """What serves, by name: alike in processes that read the same files."""
+        return {name: hashlib.sha256(repr(print_).encode()).hexdigest() for name, print_ in self._loaded.items()}
 
     def changes(self, known: Iterable[str], now: Callable[[str], Print]) -> Changes:
         """How the folder differs from what was noted, and from the models that are known."""

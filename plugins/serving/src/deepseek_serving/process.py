@@ -20,7 +20,7 @@ from deepseek_serving.folder import NAME, SERVER, Folder, OneFile, Tree
 from deepseek_serving.http.browsers import loopback
 from deepseek_serving.opening import PLUGIN
 from deepseek_serving.server import Server
-from deepseek_serving.settings import ServerSettings
+from deepseek_serving.settings import ServerSettings, to_plain
 
 logger = logging.getLogger("deepseek.serving")
 
@@ -34,9 +34,10 @@ def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str
     if not settings.keys and not loopback(settings.host):
         logger.warning("%s is listened on, and no keys are needed: whoever reaches it may ask", settings.host)
     if settings.workers > 1:
+        # Not where they were read from: a worker that is started later is to be as the others.
         start = {
-            "source": str(source), "name": name, "config": str(config) if config else "",
-            "overrides": list(overrides), "log_level": log_level,
+            "source": str(source), "name": name, "settings": to_plain(settings), "overrides": list(rest),
+            "log_level": log_level,
         }  # fmt: skip
         return _supervise(settings, start)
     run_on_loop(_serve(Server(settings, folder, rest)))
@@ -70,9 +71,11 @@ def settle_memory() -> None:
     gc.freeze()
 
 
-def announce(what: str) -> None:
-    """Say that the server is ready: the line that scripts wait for."""
-    print(f"serving {what}", flush=True)  # noqa: T201
+def announce(models: str, host: str, port: int, grpc_port: int, *, tls: bool, more: str = "") -> None:
+    """Say that the server is ready, and where: the line that scripts wait for."""
+    host = f"[{host}]" if ":" in host else host
+    grpc = f" and grpc://{host}:{grpc_port}" if grpc_port else ""
+    print(f"serving {models} on {'https' if tls else 'http'}://{host}:{port}{grpc}{more}", flush=True)  # noqa: T201
 
 
 def places(
@@ -88,11 +91,16 @@ def places(
             raise ConfigError("--name is for a single pipeline", hint="models of a folder have the names of its files")
         file = config or (source / SERVER if (source / SERVER).is_file() else None)
         settings = _settings(file, own)
-        return Tree(source, settings), settings, rest
-    if config:
-        return OneFile(source, name), _settings(config, own), rest
-    plan = deepseek.explain(source, overrides=overrides, enable=[PLUGIN])
-    return OneFile(source, name), plan.config[ServerSettings], rest
+    elif config:
+        settings = _settings(config, own)
+    else:
+        settings = deepseek.explain(source, overrides=overrides, enable=[PLUGIN]).config[ServerSettings]
+    return folder_of(source, name, settings), settings, rest
+
+
+def folder_of(source: Path, name: str, settings: ServerSettings) -> Folder:
+    """Where the pipelines are: in a folder, or a single one, which clients call by the name."""
+    return Tree(source, settings) if source.is_dir() else OneFile(source, name)
 
 
 def _settings(file: Path | None, overrides: Sequence[str]) -> ServerSettings:
@@ -128,7 +136,7 @@ async def _serve(server: Server) -> None:
     async def start() -> None:
         await server.start()
         settle_memory()
-        announce(server.summary())
+        announce(server.names(), server.settings.host, server.http_port, server.grpc_port, tls=server.tls is not None)
 
     try:
         await until(start(), ended)

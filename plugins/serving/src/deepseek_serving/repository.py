@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -21,10 +21,12 @@ from deepseek_serving.statistics import Statistics
 
 logger = logging.getLogger("deepseek.serving")
 
-#: Seconds that the unloading of a model waits for its requests in flight.
-_CLOSING = 60.0
-#: The same when the server ends.
+#: ``load`` or ``unload``, and a name.
+Change = Callable[..., Awaitable[None]]
+#: Seconds that models have to close when the server ends.
 _ENDING = 2.0
+#: The longest wait before a model that hung and can't be loaded is tried again.
+_LONGEST = 60.0
 
 
 class Repository(Shelf):
@@ -95,6 +97,9 @@ class Repository(Shelf):
             for version, path in loading.versions.items():
                 served = self._served(name, version, path)
                 loading.built.append((served, await self._builder.build(path, served.statistics)))
+            # Where the models are is known only now.
+            sources = [opened.pipeline.plan.source.path for _, opened in loading.built]
+            loading.print = self._prints.now(name, sources)
         except BaseException as error:
             self.discard(loading, error.what if isinstance(error, DeepSeekError) else "it was given up")
             raise
@@ -106,27 +111,36 @@ class Repository(Shelf):
         for served, opened in loading.built:
             self._adopt(served, opened)
         self._failed.pop(name, None)
-        # Where the models are is known only now.
-        self._prints.note(name, self._print(name))
+        self._prints.loaded(name, loading.print)
         for version in set(self._models.get(name, {})) - set(loading.versions):
             self._retire(name, version)
         self._coming.discard(name)
         loading.lock.release()
 
-    def discard(self, loading: Loading, why: str) -> None:
-        """Do away with what was built: the model can't be loaded, here or elsewhere."""
+    def discard(self, loading: Loading, why: str, *, again: bool = False) -> None:
+        """Do away with what was built: the model can't be loaded, here or elsewhere.
+
+        Args:
+            loading: what was prepared.
+            why: not.
+            again: whether another try is worth it though its files do not change.
+        """
         for _, opened in loading.built:
             self._builder.close(opened.pipeline)
-        if loading.versions:
-            # It is tried again when its files have changed.
-            self._prints.note(loading.name, loading.print)
+        if loading.versions and not again:
+            self._prints.failed(loading.name, loading.print)
             if not self._models.get(loading.name):
                 self._failed[loading.name] = why
         self._coming.discard(loading.name)
         loading.lock.release()
 
-    async def unload(self, name: str) -> None:
-        """Let a model go: it takes no more requests, and gives its memory back when those in flight are answered."""
+    async def unload(self, name: str, patience: float) -> None:
+        """Let a model go: it takes no more requests, and gives its memory back when those in flight are answered.
+
+        Args:
+            name: the model's.
+            patience: seconds to wait for that.
+        """
         async with self._locks.setdefault(name, asyncio.Lock()):
             versions = self._models.get(name)
             if not versions and name not in self._failed:
@@ -134,32 +148,56 @@ class Repository(Shelf):
             self._failed.pop(name, None)
             closings = [closing for version in list(versions or {}) if (closing := self._retire(name, version))]
             # Without its sources, which are known of models that are loaded alone: it has not changed since.
-            self._prints.note(name, self._print(name))
+            self._prints.unloaded(name, self._print(name))
             if closings:
                 # One that hangs does not hold up the name for ever.
-                await asyncio.wait(closings, timeout=_CLOSING)
+                await asyncio.wait(closings, timeout=patience)
 
     def changes(self) -> Changes:
         """Which models' files are not those that were loaded, and which are gone. May be called on any thread."""
         return self._prints.changes({*self._models, *self._failed}, self._print)
 
-    async def replace(self, served: Served) -> None:
-        """Give a model that answers no more a new pipeline; its requests are told, and the old one is left behind."""
+    def digests(self) -> dict[str, str]:
+        """What serves, by name: alike in processes that read the same files."""
+        return self._prints.digests()
+
+    async def replace(self, served: Served, change: Change) -> None:
+        """Give a model that answers no more a new pipeline; its requests are told, and the old one is left behind.
+
+        Args:
+            served: the model.
+            change: makes changes, wherever the models are.
+        """
         # Nobody can end a thread that hangs in native code: closing waits with it, on a thread of its own; a
         # collection of garbage would close it here on the loop.
         self._builder.close(served.retire("it stopped answering and is loaded anew"))
         for call in list(served.calls):
             call.settle(NotReadyError(f"the model `{served.name}` stopped answering", retry_after=1))
         logger.error("the model `%s` stopped answering; it is loaded anew", served.name)
-        async with self._locks.setdefault(served.name, asyncio.Lock()):
-            if served not in self.versions(served.name) or served.state == "READY":
-                # It was unloaded, or loaded anew, meanwhile.
-                return
-            try:
-                served.adopt(await self._builder.build(served.path, served.statistics))
-            except DeepSeekError as error:
-                served.reason = error.what
-                logger.error("the model `%s` could not be loaded anew: %s", served.name, error)
+        wait = 1.0
+        while not await self._again(served, change):
+            # What it lacks may be there later.
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST)
+
+    async def _again(self, served: Served, change: Change) -> bool:
+        """Load a model anew whose pipeline was left behind; whether that is done, or has become needless."""
+        name = served.name
+        try:
+            async with self._locks.setdefault(name, asyncio.Lock()):
+                if self._closed or served not in self.versions(name) or served.state == "READY":
+                    # It was unloaded, or loaded anew, meanwhile.
+                    return True
+                if not self._prints.differ(name, self._print(name)):
+                    served.adopt(await self._builder.build(served.path, served.statistics))
+                    return True
+            # Other files than those that others serve: everywhere, and all versions, or not at all.
+            await change("load", name=name)
+        except Exception as error:
+            served.reason = error.what if isinstance(error, DeepSeekError) else "it could not be loaded anew"
+            logger.error("the model `%s` could not be loaded anew: %s", name, error)
+            return False
+        return True
 
     async def close(self) -> None:
         """Let every model go."""
@@ -172,7 +210,7 @@ class Repository(Shelf):
             await asyncio.wait(closings, timeout=_ENDING)
 
     def _print(self, name: str) -> Print:
-        sources = [item.pipeline.plan.source.path for item in self.versions(name) if item.pipeline]
+        sources = [item.source for item in self.versions(name) if item.source]
         return self._prints.now(name, sources)
 
     def _served(self, name: str, version: int, path: Path) -> Served:

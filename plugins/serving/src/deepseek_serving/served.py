@@ -54,6 +54,7 @@ class Served:
         reason: why it is not ready.
         calls: requests taken and not yet answered.
         pipeline: the one that takes requests.
+        source: the model that it was made of.
     """
 
     def __init__(self, name: str, version: str, path: Path, handover: Handover, statistics: Statistics) -> None:
@@ -67,6 +68,7 @@ class Served:
         self.calls: set[Call] = set()
         self.state, self.reason = "LOADING", ""
         self.pipeline: deepseek.Pipeline | None = None
+        self.source: Path | None = None
         self.signature = Signature()
         self._outputs: frozenset[str] = frozenset()
         #: Wishes that were found good: the next are likely to be the same, of the same recipe.
@@ -193,6 +195,7 @@ class Served:
         """Let a pipeline take the requests from now on; the one that did so far. On the loop."""
         pipeline = opened.pipeline
         before, self.pipeline = self.pipeline, pipeline
+        self.source = pipeline.plan.source.path
         self.statistics.loads += 1
         self.statistics.load_seconds = opened.seconds
         self.signature = pipeline.signature

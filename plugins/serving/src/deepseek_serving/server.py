@@ -44,6 +44,8 @@ logger = logging.getLogger("deepseek.serving")
 
 #: How often models are looked after, in seconds.
 _TICK = 0.02
+#: Seconds that an unload waits for requests in flight, in one process and in several.
+_ALONE, _TOGETHER = 60.0, 2.0
 #: Seconds that the last traces may take to leave when the server ends.
 _TELLING = 2.0
 
@@ -101,7 +103,7 @@ class Server:
         self.gatekeeper = Gatekeeper(settings.keys, settings.allow, share=1 / self._workers)
         self.admin = Admin(self)
         self._road = InferRoad(
-            self.repository, self.gatekeeper, limits.body, self.memory, compress=settings.http.compress,
+            self.repository, self.gatekeeper, limits, self.memory, compress=settings.http.compress,
             region=self.admin.region, tracing=self.tracing,
         )  # fmt: skip
         self.access = AccessLog() if settings.access_log else None
@@ -159,8 +161,11 @@ class Server:
 
     async def do(self, call: str, **arguments: Any) -> None:
         """Do here what changes the server. Raises DeepSeekError."""
-        if call in ("load", "unload"):
-            await getattr(self.repository, call)(arguments["name"])
+        if call == "load":
+            await self.repository.load(arguments["name"])
+        elif call == "unload":
+            # With others all changes wait for this one.
+            await self.repository.unload(arguments["name"], _TOGETHER if self.colleagues else _ALONE)
         else:
             self.admin.change(call, **arguments)
 
@@ -189,13 +194,6 @@ class Server:
     def names(self) -> str:
         """The models."""
         return ", ".join(f"{served.name}/{served.version}" for served in self.repository) or "no models"
-
-    def summary(self) -> str:
-        """One line that says what is served where."""
-        scheme, host = "https" if self.tls else "http", self.settings.host
-        host = f"[{host}]" if ":" in host else host
-        grpc = f" and grpc://{host}:{self.grpc_port}" if self.grpc_port else ""
-        return f"{self.names()} on {scheme}://{host}:{self.http_port}{grpc}"
 
     async def stop(self) -> None:
         """Accept nothing more, finish what is in flight within the deadline, close everything."""
@@ -243,6 +241,6 @@ class Server:
             served.statistics.fold()
             served.consider(self.settings.inline)
             if served.stalled(self.settings.stall):
-                task = asyncio.ensure_future(self.repository.replace(served))
+                task = asyncio.ensure_future(self.repository.replace(served, self.everywhere))
                 replacing.add(task)
                 task.add_done_callback(replacing.discard)

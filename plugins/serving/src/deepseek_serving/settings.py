@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
-from deepseek.plugin import Duration, Settings, Size
+from deepseek.plugin import Duration, Settings, Size, read_settings
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -35,6 +36,10 @@ class LimitSettings(Settings):
     """What a client may ask of the server at most."""
 
     body: Annotated[Size, Meta(description="Bytes of a request, unpacked.")] = Size(64 << 20)
+    json: Annotated[
+        Size,
+        Meta(description="Bytes of JSON in a request: while they are read nothing else is. More go as binary tensors."),
+    ] = Size(16 << 20)
     memory: Annotated[Size, Meta(description="Bytes of all requests that are being read or answered.")] = Size(1 << 30)
     head: Annotated[Size, Meta(description="Bytes of a request's line and headers.")] = Size(64 << 10)
     connections: Annotated[int, Meta(ge=1, description="Open connections; beyond, they are refused.")] = 4096
@@ -150,3 +155,19 @@ class ServingSettings(Settings):
         dict[str, list[Annotated[int, Meta(ge=0)]]],
         Meta(description="Shapes of the inputs of these runs; omitted: 1 where a size is open."),
     ] = {}
+
+
+def to_plain(settings: ServerSettings) -> Any:
+    """Settings as a message to another process has them: numbers, texts, lists and mappings."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, Duration):
+            return f"{float(value)!r}s"
+        return int(value) if isinstance(value, Size) else str(value)
+
+    return msgspec.to_builtins(settings, enc_hook=plain)
+
+
+def from_plain(plain: Any) -> ServerSettings:
+    """The settings that `to_plain` was given."""
+    return read_settings({"server": plain}, "server", ServerSettings)

@@ -33,6 +33,8 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols([protocol])
+        for path in filter(None, (settings.certificate, settings.key, settings.client_ca)):
+            _read(path)
         try:
             context.load_cert_chain(settings.certificate, settings.key)
             if settings.client_ca:
@@ -55,4 +57,7 @@ class Tls:
 
 
 def _read(path: Path) -> bytes:
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"the TLS file {path} can't be read: {exc.strerror}", hint="look at `server.tls`") from exc

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
 from deepseek.plugin import DeepSeekError
 from deepseek_serving.prints import Print
-from deepseek_serving.repository import Repository
+from deepseek_serving.repository import Change, Repository
 from deepseek_serving.threads import off_loop
 
 logger = logging.getLogger("deepseek.serving")
-
-Change = Callable[..., Awaitable[None]]
 
 
 class Watcher:
@@ -21,7 +18,7 @@ class Watcher:
 
     Args:
         repository: the models.
-        change: makes changes, wherever the models are: ``load`` or ``unload``, and a name.
+        change: makes changes, wherever the models are.
         interval: seconds between two looks.
     """
 

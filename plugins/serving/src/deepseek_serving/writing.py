@@ -9,6 +9,11 @@ import socket
 #: A peer that says nothing is asked whether it is there: after so many seconds, so often, so many times.
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
+#: How long a connection that ends is read on, in seconds.
+_LINGER = 1.0
+#: Parts that the system writes at once.
+_PARTS = 1024
+
 
 def set_up(transport: asyncio.BaseTransport) -> int | None:
     """The socket of a new connection, for `write_now`; None: what is written has to be encrypted.
@@ -23,6 +28,22 @@ def set_up(transport: asyncio.BaseTransport) -> int | None:
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return None if transport.get_extra_info("ssl_object") is not None else sock.fileno()
+
+
+def write_parts(transport: asyncio.Transport, plain: int | None, parts: list[bytes | memoryview]) -> None:
+    """The same for what is large and in parts, which are not put together."""
+    if plain is None or len(parts) > _PARTS or transport.get_write_buffer_size():
+        transport.writelines(parts)
+        return
+    try:
+        written = os.writev(plain, parts)
+    except OSError:
+        written = 0
+    for part in parts:
+        rest = memoryview(part)[written:]
+        written = max(0, written - len(part))
+        if rest:
+            transport.write(rest)
 
 
 def write_now(transport: asyncio.Transport, plain: int | None, data: bytes) -> None:
@@ -43,3 +64,15 @@ def write_now(transport: asyncio.Transport, plain: int | None, data: bytes) -> N
             return
         data = data[written:]
     transport.write(data)
+
+
+def linger(transport: asyncio.Transport, plain: int | None) -> None:
+    """End a connection that may still be sent to, after a while: a close with data unread would be a reset.
+
+    A reset takes with it what was written and is not read yet.
+    """
+    if plain is None:
+        transport.close()
+        return
+    transport.write_eof()
+    asyncio.get_running_loop().call_later(_LINGER, transport.close)

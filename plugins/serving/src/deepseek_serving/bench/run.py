@@ -21,6 +21,9 @@ from deepseek_serving.process import run_on_loop
 if TYPE_CHECKING:
     from deepseek_serving.cli.asking import Client
 
+#: Headers that a client writes itself.
+_ITS_OWN = ("Host", "Content-Length", "Authorization")
+
 
 class Goal(msgspec.Struct, frozen=True):
     """What a server must keep: a percentile below so many milliseconds (``p99<50ms``), and hardly an error."""
@@ -51,6 +54,8 @@ def target(client: Client, model: str, shapes: dict[str, list[int]], *, binary: 
     """A request of random numbers for a model, whose inputs the server is asked for. Raises DeepSeekError."""
     path = f"/v2/models/{quote(model, safe='')}"
     inputs = client.json(path, field="inputs")["inputs"]
+    # Which JSON does not have.
+    binary = binary or any(spec["datatype"] in ("FP16", "BF16") for spec in inputs)
     for name in shapes.keys() - {spec["name"] for spec in inputs}:
         has = ", ".join(spec["name"] for spec in inputs)
         raise InputError(f"the model has no input `{name}`", hint=f"its inputs are: {has}")
@@ -77,8 +82,11 @@ def target(client: Client, model: str, shapes: dict[str, list[int]], *, binary: 
         **({"Inference-Header-Content-Length": str(len(top))} if binary else {}),
         **({"Authorization": f"Bearer {client.key}"} if client.key else {}),
     }  # fmt: skip
+    content = top + b"".join(raws)
+    # Once before the load: what is wrong with it the server says.
+    client.ask(path + "/infer", content, **{name: value for name, value in headers.items() if name not in _ITS_OWN})
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    request = f"POST {path}/infer HTTP/1.1\r\n{lines}\r\n".encode() + top + b"".join(raws)
+    request = f"POST {path}/infer HTTP/1.1\r\n{lines}\r\n".encode() + content
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return Target(parts.hostname or "", port, request, client.tls if parts.scheme == "https" else None)
 
@@ -90,8 +98,8 @@ def _random(chance: np.random.Generator, datatype: str, shape: list[int]) -> dat
     if dtype.kind == "b":
         return chance.random(shape) < 0.5
     if dtype.kind in "iu":
-        # Small numbers: they are likely to be indices.
-        return chance.integers(0, 100, shape).astype(dtype)
+        # They are likely to be indices, of tables however small.
+        return chance.integers(0, 2, shape).astype(dtype)
     return chance.random(shape).astype(dtype)
 
 

@@ -38,9 +38,12 @@ class Client:
         except ValueError as exc:
             raise DeepSeekError(f"`{url}` is no server's URL", hint="write http://host:port") from exc
         self.url = url.rstrip("/")
-        self.key = key
+        self.key = key.strip()
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise DeepSeekError("the API key is none: it holds what no header can", hint="give it as it was printed")
         wanted = ca or cert or parts.scheme == "https"
         self.tls = _trusting(ca, cert, cert_key) if wanted else None
+        self._opener = urllib.request.build_opener(_Staying(), urllib.request.HTTPSHandler(context=self.tls))
 
     def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[bytes, Any]:
         """The body and the headers of an answer. Raises DeepSeekError."""
@@ -48,13 +51,15 @@ class Client:
             headers["Authorization"] = f"Bearer {self.key}"
         request = urllib.request.Request(self.url + path, body, headers)  # noqa: S310 -- http or https, see above
         try:
-            with urllib.request.urlopen(request, timeout=300, context=self.tls) as answer:  # noqa: S310
+            with self._opener.open(request, timeout=300) as answer:
                 return answer.read(), answer.headers
         except urllib.error.HTTPError as exc:
             raise DeepSeekError(f"{path}: {_told(exc)} (status {exc.code})") from exc
         except (urllib.error.URLError, OSError, http.client.HTTPException) as exc:
             reason = getattr(exc, "reason", exc)
             hint = "is the server running there? deepseek serve ..."
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                hint = "name the authority that its certificate is of: --ca FILE"
             raise UnavailableError(f"{self.url} does not answer: {reason}", hint=hint) from exc
 
     def json(self, path: str, body: bytes | None = None, *, field: str) -> dict[str, Any]:
@@ -68,6 +73,13 @@ class Client:
             raise DeepSeekError(what, hint="is it a DeepSeek server?") from exc
         found: dict[str, Any] = answer
         return found
+
+
+class _Staying(urllib.request.HTTPRedirectHandler):
+    """Goes nowhere else: the key is for this server alone."""
+
+    def redirect_request(self, *args: Any) -> None:
+        """No request follows; the answer that asks for one is an error."""
 
 
 def _trusting(ca: Path | None, cert: Path | None, cert_key: Path | None) -> ssl.SSLContext:

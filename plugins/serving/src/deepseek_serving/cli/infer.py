@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from deepseek.plugin import InputError
+from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.cli import options
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def infer(client: Client, model: str, inputs: tuple[str, ...], as_json: bool) ->
         else:
             body = file.read_bytes() if file is not None else given.encode()
             rows = client.json(path + "/predict", body, field="rows")["rows"]
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise DeepSeekError(f"{client.url} answers with rows that are none", hint="is it a DeepSeek server?")
         if as_json:
             click.echo(json.dumps({"input": given, "rows": rows}))
         else:
@@ -68,6 +70,8 @@ def _tensors(client: Client, path: str, file: Path) -> list[dict[str, Any]]:
     from deepseek_serving.oip import datatypes
 
     wanted = {tensor["name"]: tensor["datatype"] for tensor in client.json(path, field="inputs")["inputs"]}
+    if not wanted and file.suffix == ".npy":
+        raise InputError("the server does not tell the model's inputs", hint="name them in an .npz file")
     try:
         # Without pickles, which would run code.
         loaded = np.load(file, allow_pickle=False)
@@ -77,6 +81,9 @@ def _tensors(client: Client, path: str, file: Path) -> list[dict[str, Any]]:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
         hint = "write numbers or texts of a fixed length with numpy.save, without objects"
         raise InputError(f"`{file}` holds no tensors that can be read", hint=hint) from exc
+    for name, array in arrays.items():
+        if array.dtype.kind not in "OSU" and array.dtype.name not in datatypes.PROTOCOL:
+            raise InputError(f"`{file}`: `{name}` is of {array.dtype.name}, which the protocol does not have")
     raws = {name: bytes(datatypes.to_bytes(array, wanted.get(name, ""))) for name, array in arrays.items()}
     request = {
         "parameters": {"binary_data_output": True},
@@ -91,8 +98,12 @@ def _tensors(client: Client, path: str, file: Path) -> list[dict[str, Any]]:
     top = json.dumps(request).encode()
     header = {"Inference-Header-Content-Length": str(len(top))}
     content, headers = client.ask(path + "/infer", top + b"".join(raws.values()), **header)
-    length = int(headers["Inference-Header-Content-Length"])
-    return [_outputs(json.loads(content[:length])["outputs"], memoryview(content)[length:])]
+    length = int(headers.get("Inference-Header-Content-Length") or len(content))
+    try:
+        return [_outputs(json.loads(content[:length])["outputs"], memoryview(content)[length:])]
+    except (ValueError, KeyError, TypeError) as exc:
+        what = f"{client.url} answers with what is no answer of the Open Inference Protocol"
+        raise DeepSeekError(what, hint="is it such a server?") from exc
 
 
 def _outputs(tensors: list[dict[str, Any]], binary: memoryview) -> dict[str, Any]:
@@ -102,7 +113,10 @@ def _outputs(tensors: list[dict[str, Any]], binary: memoryview) -> dict[str, Any
 
     rows = {}
     for tensor in tensors:
-        size = tensor["parameters"]["binary_data_size"]
+        size = tensor.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            rows[tensor["name"]] = tensor["data"]
+            continue
         array = datatypes.from_bytes(tensor["name"], tensor["datatype"], tensor["shape"], binary[:size], keep=False)
         items = np.empty(array.size, object)
         items[:] = datatypes.to_list(array, tensor["datatype"])

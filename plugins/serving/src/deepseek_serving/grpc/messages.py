@@ -28,6 +28,8 @@ def question(request: Any, tenant: str, deadline: float | None, region: Region |
     inputs: dict[str, Tensor] = {}
     raw: Sequence[bytes] = request.raw_input_contents
     elsewhere = 0
+    if max(len(request.inputs), len(request.outputs)) > requests.MOST:
+        raise InputError(f"the request has more than {requests.MOST} inputs or outputs")
     for position, tensor in enumerate(request.inputs):
         name = tensor.name
         if name in inputs:

@@ -49,8 +49,10 @@ class Administration:
 
     async def index(self, request: Request) -> Response:
         """What the repository holds."""
-        wish = await object_of(request)
-        return Json(self._server.admin.index(ready=bool(wish.get("ready"))))
+        ready = (await object_of(request)).get("ready", False)
+        if not isinstance(ready, bool):
+            raise InputError("`ready` is true or false")
+        return Json(self._server.admin.index(ready=ready))
 
     async def load(self, request: Request) -> Response:
         """Load a model, or load it anew."""
@@ -63,6 +65,7 @@ class Administration:
     async def unload(self, request: Request) -> Response:
         """Let a model go."""
         self._server.admin.allow("load", request.state.caller)
+        await object_of(request)
         await self._server.everywhere("unload", name=request.path_params["name"])
         return Json({})
 
@@ -100,6 +103,7 @@ class Administration:
     async def memory_unregister(self, request: Request) -> Response:
         """Forget shared memory."""
         self._server.admin.allow("shared_memory", request.state.caller)
+        await object_of(request)
         whose = {"tenant": request.state.caller.tenant, "name": request.path_params.get("region", "")}
         await self._server.everywhere("unregister", **whose)
         return Json({})

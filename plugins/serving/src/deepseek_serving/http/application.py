@@ -166,8 +166,7 @@ class Pages:
     async def usage(self, request: Request) -> Response:
         """What tenants used: all of them for administrators, one's own for others."""
         caller = request.state.caller
-        rows = await self._server.admin.usage(None if caller.admin else caller.tenant)
-        return Json({"since": self._server.started, "usage": rows})
+        return Json(await self._server.admin.usage(None if caller.admin else caller.tenant))
 
     async def state(self, request: Request) -> Response:
         """Everything that the dashboard shows."""

@@ -6,16 +6,15 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+from deepseek_serving.bodies import Claim
+from deepseek_serving.errors import NotReadyError
 from deepseek_serving.http.incoming import DIRECT, Asked, Incoming
-from deepseek_serving.http.message import Headers, head
-from deepseek_serving.writing import set_up, write_now
+from deepseek_serving.http.message import NO_HEAD, Headers, head
+from deepseek_serving.writing import linger, set_up, write_now, write_parts
 
 if TYPE_CHECKING:
     from deepseek_serving.access import AccessLog
     from deepseek_serving.http.front import Front
-
-#: How long a connection that was refused is read on, in seconds.
-_LINGER = 1.0
 
 
 class Connection(Incoming):
@@ -30,6 +29,7 @@ class Connection(Incoming):
         self._refusal: tuple[int, str] | None = None
         #: Whether a part of the answer is written.
         self.partly = False
+        self._claim: Claim | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -39,6 +39,7 @@ class Connection(Incoming):
     def connection_lost(self, exc: Exception | None) -> None:
         self._deaf = self._closing = True
         self._parts.release()
+        self._claim = None
         # The parser and this hold one another, and what was read would count until garbage is collected.
         self._direct = self._parser = self._head = None
         self._front.closed(self)
@@ -54,9 +55,16 @@ class Connection(Incoming):
         self.stuck = True
         self.writable.clear()
         self.pause()
+        # The client takes its time: what waits for it counts.
+        self._claim = Claim(self._front.memory)
+        try:
+            self._claim.add(self._transport.get_write_buffer_size())
+        except NotReadyError:
+            self.abort()
 
     def resume_writing(self) -> None:
         self.stuck = False
+        self._claim = None
         self.writable.set()
         self.active = monotonic()
         if self.busy is None and self._ahead:
@@ -90,7 +98,7 @@ class Connection(Incoming):
         write_now(self._transport, self._plain, data)
 
     def _send_large(self, parts: list[bytes | memoryview]) -> None:
-        self._transport.writelines(parts)
+        write_parts(self._transport, self._plain, parts)
 
     @property
     def paused(self) -> bool:
@@ -156,27 +164,20 @@ class Connection(Incoming):
             return
         self._parts.release()
         self._front.refusals.http(status)
-        if self._front.access is not None:
-            self._front.access.line("", self.peer, "", "", status, len(why), 0.0)
         body = self._front.error_body(why)
-        more = [(b"www-authenticate", b"Bearer")] if status == 401 else []
+        more = [(b"www-authenticate", b"Bearer")] if status == 401 else [(b"retry-after", b"1")] * (status == 503)
+        if self._front.access is not None:
+            more.append(self._front.access.answered(self, self._head or NO_HEAD, status, len(body)))
         self._transport.write(head(status, len(body), b"application/json", more, close=True) + body)
         self._linger()
 
     def _linger(self) -> None:
-        """End the connection so that the client reads what was written: a close with data unread would be a reset.
-
-        What it still sends is read for a while, and dropped.
-        """
+        """End the connection so that the client reads what was written; what it still sends is dropped."""
         self._deaf = self._closing = True
         self.began = None
-        if self._plain is None:
-            self._transport.close()
-            return
-        self._transport.write_eof()
         if self._paused:
             self._transport.resume_reading()
-        asyncio.get_running_loop().call_later(_LINGER, self._transport.close)
+        linger(self._transport, self._plain)
 
     def close(self) -> None:
         """End the connection where nobody waits for an answer."""

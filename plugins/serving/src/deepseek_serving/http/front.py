@@ -29,6 +29,8 @@ logger = logging.getLogger("deepseek.serving")
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 JSON = b"application/json"
+#: The page that takes what is no JSON.
+_ANYTHING = b"/predict"
 #: Heads that are kept, and bytes and fields of the longest of them.
 _HEADS, _LONGEST, _FIELDS = 4096, 2048, 32
 #: How often connections are looked at, in seconds.
@@ -146,6 +148,9 @@ class Front:
             except DeepSeekError as error:
                 connection.respond(http_status(error), JSON, [self.error_body(error.what)])
                 return
+        if len(body) > self.limits.json and not head.target.partition(b"?")[0].endswith(_ANYTHING):
+            connection.respond(413, JSON, [self.error_body(f"the JSON is larger than {self.limits.json}")])
+            return
         Exchange(connection, head, body, self._loop).begin(self._app)
 
     def remember(self, data: bytearray, head: Head, length: int) -> None:

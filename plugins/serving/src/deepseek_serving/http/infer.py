@@ -14,12 +14,13 @@ import msgspec
 from deepseek.plugin import DeepSeekError, InputError, Options
 from deepseek_serving.bodies import Memory, packed, unpacked
 from deepseek_serving.calls import Call
-from deepseek_serving.errors import GoneError, advice, http_status, text
+from deepseek_serving.errors import GoneError, TooLargeError, advice, http_status, text
 from deepseek_serving.gatekeeper import Gatekeeper
 from deepseek_serving.http.message import TENSORS, Head, Headers
 from deepseek_serving.oip import answers, raw, requests
 from deepseek_serving.oip.requests import Question, Region
 from deepseek_serving.repository import Repository
+from deepseek_serving.settings import LimitSettings
 
 if TYPE_CHECKING:
     from deepseek_serving.http.connection import Connection
@@ -61,7 +62,7 @@ class InferRoad:
     Args:
         repository: the models.
         gatekeeper: who may ask.
-        limit: bytes of a body, unpacked.
+        limits: what a body may have.
         memory: for bodies that were packed.
         compress: whether answers may be compressed.
         region: gives what gives bytes of a tenant's shared memory.
@@ -69,12 +70,12 @@ class InferRoad:
     """
 
     def __init__(
-        self, repository: Repository, gatekeeper: Gatekeeper, limit: int, memory: Memory, *, compress: bool,
+        self, repository: Repository, gatekeeper: Gatekeeper, limits: LimitSettings, memory: Memory, *, compress: bool,
         region: Callable[[str], Region | None], tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
         self._find = repository.find
         self.gatekeeper = gatekeeper
-        self._limit = limit
+        self._limit, self._most = limits.body, limits.json
         self._compress = compress
         self._memory = memory
         self._region = region
@@ -139,6 +140,8 @@ class InferRoad:
             content = unpacked(body, ask.encoding, self._limit)
             body = self._memory.keep(content, ask.length or 0)
             own = body is not content
+        if (len(body) if ask.length is None else ask.length) > self._most:
+            raise TooLargeError(f"the JSON is larger than {self._most}", hint="send binary tensors")
         timeout = ask.timeout or model.settings.timeout
         deadline = arrived + timeout if timeout else None
         if ask.length is None:

@@ -8,6 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from deepseek.plugin import InputError
+from deepseek_serving.oip.nesting import check_depth
 
 T = TypeVar("T")
 
@@ -23,7 +24,8 @@ class Json(Response):
 
 def decoded(raw: bytes, kind: type[T]) -> T:
     """A request's JSON; an empty body is an empty object. Raises InputError."""
+    check_depth(raw)
     try:
         return msgspec.json.decode(raw if raw.strip() else b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InputError(f"the body is not as it should be: {exc}") from exc

@@ -86,6 +86,10 @@ def _number(value: bytes | None) -> int | None:
     return int(value) if len(value) < 19 else 1 << 62
 
 
+#: The head of what is no request.
+NO_HEAD = Head("", b"", [], keep_alive=False)
+
+
 @lru_cache(4096)
 def _usual(length: int, kind: bytes, more: bytes = b"") -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d%b\r\n\r\n" % (kind, length, more)

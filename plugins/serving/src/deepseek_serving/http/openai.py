@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from deepseek.plugin import DeepSeekError, InputError
-from deepseek_serving.asking import Trace, ask, predict
+from deepseek_serving.asking import Trace, predict
 from deepseek_serving.errors import UnknownError, advice, http_status, text
 from deepseek_serving.http.json import Json, decoded
 from deepseek_serving.oip.requests import Question
@@ -141,35 +141,16 @@ async def _embed(
     served: Served, item: Any, question: Question, trace: Trace | None
 ) -> tuple[np.ndarray[Any, Any], int]:  # fmt: skip
     """The vector of a text or of a list of tokens, and how many tokens there were."""
-    if isinstance(item, str):
-        # As bytes: a text could be taken for the path of a file of the server's.
-        try:
-            rows = await predict(served, item.encode("utf-8", "surrogatepass"), question, trace)
-        except InputError as error:
-            raise InputError(f"the model `{served.name}` does not take this text: {error.what}") from error
-    else:
-        pipeline = served.pipeline
-        question.inputs = _tokens(served, item)
-        outputs = await ask(served, question, trace)
-        rows = pipeline.codec.decode(outputs) if pipeline else [{}]
+    # As bytes: a text could be taken for the path of a file of the server's.
+    value = item.encode("utf-8", "surrogatepass") if isinstance(item, str) else item
+    try:
+        rows = await predict(served, value, question, trace)
+    except InputError as error:
+        raise InputError(f"the model `{served.name}` does not take this text: {error.what}") from error
     vector = rows[0].get("embedding")
     if vector is None:
         raise InputError(f"the model `{served.name}` gives no embeddings", hint="set `outputs.embedding` in its file")
     return np.asarray(vector, np.float32), next(iter(question.inputs.values())).size
-
-
-def _tokens(served: Served, tokens: Sequence[int]) -> dict[str, np.ndarray[Any, Any]]:
-    """Token ids as a Hugging Face model's inputs. Raises InputError."""
-    made = {}
-    for spec in served.signature.inputs:
-        filled = {"input_ids": tokens, "attention_mask": [1] * len(tokens), "token_type_ids": [0] * len(tokens)}
-        if spec.name not in filled:
-            raise InputError(f"the model `{served.name}` takes no tokens", hint="send a text")
-        try:
-            made[spec.name] = np.array([filled[spec.name]], spec.dtype or "int64")
-        except OverflowError as exc:
-            raise InputError("a token is a small whole number") from exc
-    return made
 
 
 def _coded(vector: np.ndarray[Any, Any], form: str) -> str | list[float]:

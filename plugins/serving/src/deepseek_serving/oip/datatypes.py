@@ -9,11 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from deepseek.plugin import InputError, TensorSpec
+from deepseek_serving.oip.nesting import DEPTH
 
 Tensor = np.ndarray[Any, Any]
 
@@ -27,7 +29,7 @@ PROTOCOL = {name: datatype for datatype, name in NUMPY.items()}
 #: More elements than any machine has memory for: where a product of dimensions stops to make sense.
 _MOST = 1 << 48
 #: Dimensions of a tensor, and lists within lists.
-_RANK, _DEPTH = 32, 100
+_RANK, _DEPTH = 32, DEPTH
 _LENGTH = struct.Struct("<I")
 #: Tensors of fewer bytes are copied sooner than they are looked at.
 _SMALL = 16 << 10
@@ -151,7 +153,8 @@ def from_list(name: str, datatype: str, shape: Sequence[int], data: object) -> T
         raise InputError(f"the input `{name}`: {datatype} travels in binary form only", hint="send it so, or as FP32")
     if not isinstance(data, list):
         raise InputError(f"the input `{name}`: its data must be a list, not a {type(data).__name__}")
-    count, items = elements(name, shape), _flat(name, data)
+    count = elements(name, shape)
+    items = _flat(name, data, count)
     if len(items) != count:
         raise InputError(f"the input `{name}`: {datatype}{list(shape)} needs {count} elements, {len(items)} came")
     kinds = set(map(type, items))
@@ -182,14 +185,17 @@ _GIVEN: dict[str, tuple[set[type], str]] = {
 }  # fmt: skip
 
 
-def _flat(name: str, data: list[Any]) -> list[Any]:
-    """All leaves of nested lists, in order. Raises InputError."""
+def _flat(name: str, data: list[Any], count: int) -> list[Any]:
+    """All leaves of nested lists, in order. Raises InputError, before it goes on where there are more than `count`."""
     for _ in range(_DEPTH):
-        if not data or not any(type(item) is list for item in data):
+        kinds = set(map(type, data))
+        if list not in kinds:
             return data
-        if not all(type(item) is list for item in data) or len({len(item) for item in data}) > 1:
+        if kinds != {list} or len(set(map(len, data))) > 1:
             raise InputError(f"the input `{name}`: its data is no tensor: lists of different lengths")
-        data = [leaf for item in data for leaf in item]
+        if len(data) > max(1, count):
+            raise InputError(f"the input `{name}`: its data are {len(data)} lists, where {count} elements are needed")
+        data = list(chain.from_iterable(data))
     raise InputError(f"the input `{name}`: its data is nested more than {_DEPTH} deep")
 
 

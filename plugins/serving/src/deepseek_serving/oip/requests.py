@@ -15,6 +15,7 @@ import msgspec
 from deepseek.plugin import NO_OPTIONS, InputError, Options
 from deepseek_serving.oip import datatypes
 from deepseek_serving.oip.datatypes import Tensor
+from deepseek_serving.oip.nesting import check_depth
 
 Parameter = str | bool | int | float
 Parameters = dict[str, Parameter]
@@ -84,6 +85,8 @@ class Question(msgspec.Struct):
     sequence: int | str = 0
 
 
+#: Inputs, or outputs, of one request.
+MOST = 1024
 #: Parameters of the reserved kind that clients may send. (The last chunk of a stream says that it is the last.)
 _OPEN = ("triton_enable_empty_final_response",)
 _decode = msgspec.json.Decoder(JsonRequest).decode
@@ -128,14 +131,16 @@ def parse(body: memoryview, header: int | None, *, keep: bool, tenant: str = "",
 
 def decode(raw: memoryview | bytes) -> JsonRequest:
     """The JSON part. Raises InputError."""
+    check_depth(raw)
     try:
-        return _decode(raw)
+        request = _decode(raw)
     except msgspec.ValidationError as exc:
         raise InputError(f"the request is not as the protocol has it: {exc}") from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InputError(f"the request is not JSON: {exc}") from exc
-    except RecursionError as exc:
-        raise InputError("the request is nested too deeply") from exc
+    if max(len(request.inputs), len(request.outputs or ())) > MOST:
+        raise InputError(f"the request has more than {MOST} inputs or outputs")
+    return request
 
 
 def _with_parameters(request: JsonRequest, inputs: dict[str, Tensor], tenant: str, deadline: float | None) -> Question:

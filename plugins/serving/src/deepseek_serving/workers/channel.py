@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from deepseek.plugin import InputError
+
 _READ = 1 << 16
 #: Sockets that one read may bring.
 _SOCKETS = 64
@@ -57,14 +59,21 @@ class Channel:
             self._write()
 
     async def ask(self, message: dict[str, Any]) -> Any:
-        """Send a message, and wait for its answer. Raises ConnectionError when the other side ends."""
+        """Send a message, and wait for its answer.
+
+        Raises:
+            ConnectionError: the other side has ended.
+            InputError: a number in it that no message carries.
+        """
         number = next(self._numbers)
         future = self._answers[number] = self._loop.create_future()
-        self.send({**message, "ask": number})
-        if not self._open:
-            raise ConnectionError("the other side has ended")
         try:
+            self.send({**message, "ask": number})
+            if not self._open:
+                raise ConnectionError("the other side has ended")
             return await future
+        except OverflowError as exc:
+            raise InputError("a number is larger than 64 bits hold") from exc
         finally:
             # Who waited may have lost patience.
             self._answers.pop(number, None)

@@ -58,6 +58,9 @@ class Door:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
             self._listener = None
+        for accepted in self._waiting:
+            self._refuse(accepted, "the server is ending")
+        self._waiting.clear()
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(64):
@@ -115,11 +118,14 @@ class Door:
             self._turn_away(accepted)
 
     def _turn_away(self, accepted: socket.socket) -> None:
+        self._refuse(accepted, f"{self._settings.limits.connections} connections are open already")
+
+    def _refuse(self, accepted: socket.socket, why: str) -> None:
         if self._settings.tls:
             # Nobody here can say anything that the client would understand.
             accepted.close()
         else:
-            refuse(accepted, f"{self._settings.limits.connections} connections are open already")
+            refuse(accepted, why)
 
     def ended(self, worker: Held, slots: list[int]) -> None:
         """Connections of a worker have ended."""

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import subprocess
 import time
-from typing import Any
 
 from deepseek_serving.reports import Report
 from deepseek_serving.workers.channel import Channel
@@ -23,7 +22,6 @@ class Held:
         ready: whether it serves: its models are loaded, and it takes part in changes.
         listens: whether it has begun to listen for gRPC, too.
         watches: whether it watches the folder, for all.
-        missed: loads that others did before it was ready.
         asked: since when it owes an answer, in `time.monotonic()` seconds; None: it does not.
         report: what it said last.
     """
@@ -33,7 +31,6 @@ class Held:
         self.channel: Channel
         self.born = time.monotonic()
         self.able = self.ready = self.listens = self.watches = False
-        self.missed: list[dict[str, Any]] = []
         self.slots: dict[int, socket.socket] = {}
         self.asked: float | None = None
         self.asking: asyncio.Future[None] | None = None

@@ -24,10 +24,12 @@ class Lookout:
     Args:
         workers: those that there are.
         stall: seconds after which a worker that does not answer is ended; 0: never.
+        loading: the same for one that loads its models, which may import what holds the interpreter for long.
     """
 
-    def __init__(self, workers: list[Held], stall: float) -> None:
+    def __init__(self, workers: list[Held], stall: float, loading: float = 0.0) -> None:
         self._workers, self._stall = workers, stall
+        self._loading = max(stall, loading) if stall and loading else 0.0
         self._past: Report | None = None
 
     async def run(self) -> None:
@@ -37,8 +39,8 @@ class Lookout:
             now = time.monotonic()
             for worker in list(self._workers):
                 if worker.asked is not None:
-                    # One that loads its models may import what holds the interpreter for long.
-                    if self._stall and worker.ready and now - worker.asked > self._stall:
+                    limit = self._stall if worker.ready else self._loading
+                    if limit and now - worker.asked > limit:
                         logger.error("a worker process said nothing for %g s, and is ended", now - worker.asked)
                         worker.process.kill()
                 elif worker.able:

@@ -32,7 +32,7 @@ class Supervisor:
 
     Args:
         settings: the section `server`.
-        start: what workers are told: source, name, config, overrides, log_level.
+        start: what workers are told: source, name, settings, overrides, log_level.
     """
 
     def __init__(self, settings: ServerSettings, start: dict[str, Any]) -> None:
@@ -43,9 +43,9 @@ class Supervisor:
         self._ending = False
         self._ready = asyncio.Event()
         self._failed: int | None = None
-        self._summary = ""
+        self._names = ""
         self._reserved: socket.socket | None = None
-        self._lookout = Lookout(self._workers, settings.stall)
+        self._lookout = Lookout(self._workers, settings.stall, settings.loading)
         self._together = Together(self._workers, self._lookout)
         self._patience = 1.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -68,25 +68,23 @@ class Supervisor:
         waits = [asyncio.ensure_future(event.wait()) for event in (ended, self._ready)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         if self._ready.is_set() and self._failed is None:
-            self._announce(*address)
+            more = f" with {self.settings.workers} workers"
+            announce(self._names, *address, self._start["grpc_port"], tls=self.settings.tls is not None, more=more)
             await waits[0]
         self._ending = True
         self._door.close()
         await self._end_workers()
         for wait in (*waits, looking):
             wait.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_YOUNG)
         return self._failed or 0
-
-    def _announce(self, host: str, port: int) -> None:
-        scheme, grpc = "https" if self.settings.tls else "http", self._start["grpc_port"]
-        named = f"[{host}]" if ":" in host else host
-        where = f"{scheme}://{named}:{port}" + (f" and grpc://{named}:{grpc}" if grpc else "")
-        announce(f"{self._summary} on {where} with {self.settings.workers} workers")
 
     def _spawn(self) -> None:
         mine, theirs = socket.socketpair()
         os.set_inheritable(self._door.slots.handle, True)
-        command = [sys.executable, "-m", "deepseek_serving.workers.worker", str(theirs.fileno())]
+        # Without the working directory on the path: it may be the folder of models.
+        command = [sys.executable, "-P", "-m", "deepseek_serving.workers.worker", str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=(theirs.fileno(), self._door.slots.handle))  # noqa: S603 -- ourselves
         theirs.close()
         worker = Held(process)
@@ -125,11 +123,11 @@ class Supervisor:
     async def _bring_up(self, worker: Held, message: dict[str, Any]) -> None:
         """Let a worker whose models are loaded do what the others did before, and serve."""
         try:
-            fit = await self._together.join(worker, message["failed"] if self._ready.is_set() else [])
+            fit = await self._together.join(worker)
         except ConnectionError:
             return
         if fit:
-            self._summary = message["loaded"]
+            self._names = message["loaded"]
             self._door.give_waiting()
             self._appoint()
         worker.channel.answer(message, fit)

@@ -18,6 +18,7 @@ logger = logging.getLogger("deepseek.serving")
 
 #: Seconds that a worker has to say what it counted, and to make any change but a load.
 _COUNTING, _CHANGING = 2.0, 120.0
+_DIED = carried(NotReadyError("a worker process ended meanwhile", hint="ask again"))
 
 
 class Together:
@@ -38,45 +39,62 @@ class Together:
         """Make a change in all workers, and tell who asked what is wrong with it; nothing: it is made."""
         call, arguments = message["call"], message["arguments"]
         async with self._one:
-            wrong = await self._load(arguments) if call == "load" else await self._tell(call, arguments)
+            wrong = await self._load(arguments["name"]) if call == "load" else await self._tell(call, arguments)
             if not wrong:
                 self._changes.note(call, arguments)
-                for worker in self._workers:
-                    if call == "load" and not worker.ready:
-                        # It may have read the old files already.
-                        worker.missed.append({"call": call, "arguments": arguments})
         asker.channel.answer(message, wrong)
 
-    async def join(self, worker: Held, failed: list[str]) -> bool:
+    async def join(self, worker: Held) -> bool:
         """Let a new worker do what the others did before, and count it in; False: it is not fit to serve.
-
-        Args:
-            worker: whose models are loaded.
-            failed: those that could not be.
 
         Raises:
             ConnectionError: it has ended.
         """
         async with self._one:
-            wrong = sorted({*failed} & await self._serving()) if failed else []
-            if wrong:
-                # Clients would get one answer here and another there.
-                logger.error("a new worker process can't load what others serve, and ends: %s", ", ".join(wrong))
-                return False
-            for call in (*self._changes.calls(), *worker.missed):
+            for call in self._changes.calls():
                 answer = await worker.channel.ask(call)
                 # One that is gone from the folder can't be unloaded, and need not.
                 if answer and call["call"] != "unload":
                     logger.error("a new worker process can't %s as the others did: %s", call["call"], answer[1])
-            worker.missed.clear()
+                    await self._undo(call)
+            if not await self._agree(worker):
+                return False
             worker.ready = True
             return True
+
+    async def _agree(self, worker: Held) -> bool:
+        """Let a new worker and the others serve the same: clients would get one answer here and another there."""
+        others = await self._models()
+        if others is None:
+            return True
+        own = await worker.channel.ask({"call": "models"})
+        for name in sorted({*own["served"], *others["served"]}):
+            theirs = others["served"].get(name)
+            if own["served"].get(name) == theirs:
+                continue
+            wrong = []
+            if theirs or name in others["failed"]:
+                # Its files have changed since the others read them, or were out of order then.
+                wrong = await self._load(name, worker)
+                if not wrong:
+                    continue
+            if theirs:
+                logger.error("a new worker process can't serve `%s` as the others do, and ends: %s", name, wrong[1])
+                return False
+            # Nobody has asked for it so far, or it is no use to them.
+            await worker.channel.ask({"call": "unload", "arguments": {"name": name}})
+        return True
 
     async def report(self, asker: Held, message: dict[str, Any]) -> None:
         """Bring a worker what all others counted, and what those did that are no more."""
         others = [worker for worker in self._workers if worker is not asker]
         told = await asyncio.gather(*map(self._count, others))
-        there = [msgspec.to_builtins(report) for report in told if report is not None]
+        # Without those that ended meanwhile, which are among those that are no more by now.
+        there = [
+            msgspec.to_builtins(report)
+            for worker, report in zip(others, told, strict=True)
+            if report is not None and worker in self._workers
+        ]
         asker.channel.answer(message, there + self._lookout.past)
 
     async def _count(self, worker: Held) -> Report | None:
@@ -93,46 +111,74 @@ class Together:
                 return None
         return worker.report if worker in self._workers else None
 
-    async def _serving(self) -> set[str]:
-        """Models that the other workers serve."""
+    async def _models(self) -> dict[str, Any] | None:
+        """What the workers serve; None: none does so far."""
         for worker in self._workers:
-            if worker.ready:
-                report = await self._count(worker)
-                if report is not None:
-                    return {model.name for model in report.models if model.state == "READY"}
-        return set()
+            if worker.ready and not worker.quiet:
+                try:
+                    models: dict[str, Any] = await worker.channel.ask({"call": "models"})
+                    return models
+                except ConnectionError:
+                    continue
+        return None
 
-    async def _load(self, arguments: dict[str, Any]) -> list[str]:
-        """Load a model everywhere, before it serves anywhere."""
-        wrong = await self._tell("prepare", arguments, patience=None, all_of_them=True)
+    async def _load(self, name: str, new: Held | None = None) -> list[str]:
+        """Load a model everywhere, before it serves anywhere.
+
+        Args:
+            name: the model's.
+            new: a worker that does not serve yet, and loads it, too.
+        """
+        wrong = await self._tell("prepare", {"name": name}, patience=None, new=new)
         if wrong:
-            await self._tell("discard", {**arguments, "why": wrong[1]})
-            return wrong
-        await self._tell("commit", arguments)
-        return []
+            # Where a worker died nothing is wrong with the model.
+            await self._tell("discard", {"why": wrong[1], "again": wrong == _DIED}, new=new)
+        else:
+            await self._tell("commit", {}, new=new)
+        return wrong
 
     async def _tell(
-        self, call: str, arguments: dict[str, Any], patience: float | None = _CHANGING, *, all_of_them: bool = False
+        self, call: str, arguments: dict[str, Any], patience: float | None = _CHANGING, *, new: Held | None = None
     ) -> list[str]:
         """Have all workers that serve do something; what is wrong with it, as `carried` has it.
 
         Args:
             call, arguments: what.
             patience: seconds to wait for an answer; None: any number.
-            all_of_them: whether a worker that ends meanwhile is a failure; else whoever takes its place does it.
+            new: a worker that does not serve yet, and does it, too.
         """
-        serving = [worker for worker in self._workers if worker.ready]
-        if not serving:
+        asked = [worker for worker in self._workers if worker.ready or worker is new]
+        if not asked:
             return carried(NotReadyError("no worker process serves yet", hint="ask again"))
-        asked = (
-            asyncio.wait_for(worker.channel.ask({"call": call, "arguments": arguments}), patience) for worker in serving
+        message = {"call": call, "arguments": arguments}
+        answers = await asyncio.gather(
+            *(asyncio.wait_for(worker.channel.ask(message), patience) for worker in asked), return_exceptions=True
         )
-        for answer in await asyncio.gather(*asked, return_exceptions=True):
-            if isinstance(answer, ConnectionError):
-                if all_of_them:
-                    return carried(NotReadyError("a worker process ended meanwhile", hint="ask again"))
-            elif isinstance(answer, BaseException):
-                return carried(NotReadyError("a worker process did not answer in time", hint="ask again"))
-            elif answer:
-                return list(answer)
-        return []
+        wrong = next(filter(None, (_wrong(call, answer) for answer in answers)), [])
+        if wrong:
+            await self._undo(message, [worker for worker, answer in zip(asked, answers, strict=True) if answer == []])
+        return wrong
+
+    async def _undo(self, change: dict[str, Any], where: list[Held] | None = None) -> None:
+        """Take a change back that not all workers can make, in those that made it: all, where nothing is said."""
+        if change["call"] != "register":
+            return
+        given = change["arguments"]
+        undone: dict[str, Any] = {
+            "call": "unregister",
+            "arguments": {"tenant": given["tenant"], "name": given["name"]},
+        }
+        if where is None:
+            where = [worker for worker in self._workers if worker.ready]
+            self._changes.note(**undone)
+        await asyncio.gather(*(worker.channel.ask(undone) for worker in where), return_exceptions=True)
+
+
+def _wrong(call: str, answer: Any) -> list[str]:
+    """What an answer says is wrong."""
+    if isinstance(answer, ConnectionError):
+        # Whoever takes the place of one that ended makes other changes as it comes.
+        return _DIED if call == "prepare" else []
+    if isinstance(answer, BaseException):
+        return carried(NotReadyError("a worker process did not answer in time", hint="ask again"))
+    return list(answer)

@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ import msgspec
 from deepseek.plugin import DeepSeekError
 from deepseek_serving.errors import brought, carried
 from deepseek_serving.loading import Loading
-from deepseek_serving.process import leave, log_to_stderr, places, run_on_loop, settle_memory, until
+from deepseek_serving.process import folder_of, leave, log_to_stderr, run_on_loop, settle_memory, until
 from deepseek_serving.reports import Report, together
 from deepseek_serving.server import Server
+from deepseek_serving.settings import from_plain
 from deepseek_serving.workers.channel import Channel
 from deepseek_serving.workers.slots import Slots
 
@@ -60,7 +63,7 @@ class Worker:
         """Load, and serve if the supervisor finds that this worker does as the others do. Raises ConfigError."""
         server, channel = self._server, self.channel
         await server.start(listen=False, live=lambda: channel.send({"able": True}))
-        if not await channel.ask({"loaded": server.names(), "failed": server.repository.failed}):
+        if not await channel.ask({"loaded": server.names()}):
             self.ended.set()
             return
         # Others listen there, too: what comes here must find models.
@@ -124,15 +127,21 @@ class Worker:
     async def _do(self, message: dict[str, Any]) -> None:
         """Do what all workers do."""
         call, arguments = message["call"], message.get("arguments", {})
+        repository = self._server.repository
         if call == "report":
             self.channel.answer(message, self._own_report())
+            return
+        if call == "models":
+            self.channel.answer(message, {"served": repository.digests(), "failed": repository.failed})
             return
         wrong: list[str] = []
         try:
             if call == "prepare":
-                self._loading = await self._server.repository.prepare(**arguments)
-            elif call in ("commit", "discard"):
-                self._conclude(call, arguments.get("why", ""))
+                self._loading = await repository.prepare(**arguments)
+            elif call == "commit":
+                self._conclude(repository.commit)
+            elif call == "discard":
+                self._conclude(partial(repository.discard, why=arguments["why"], again=arguments["again"]))
             else:
                 await self._server.do(call, **arguments)
         # Who asked waits for an answer, whatever happened.
@@ -142,24 +151,18 @@ class Worker:
             wrong = carried(error)
         self.channel.answer(message, wrong)
 
-    def _conclude(self, call: str, why: str) -> None:
+    def _conclude(self, how: Callable[[Loading], None]) -> None:
         loading, self._loading = self._loading, None
-        if loading is None:
-            # It could not be prepared here.
-            return
-        if call == "commit":
-            self._server.repository.commit(loading)
-        else:
-            self._server.repository.discard(loading, why)
+        # Otherwise it could not be prepared here.
+        if loading is not None:
+            how(loading)
 
 
 async def _serve(end: socket.socket, start: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
-    folder, settings, rest = places(
-        Path(start["source"]), name=start["name"], config=Path(start["config"]) if start["config"] else None,
-        overrides=start["overrides"],
-    )  # fmt: skip
-    server = Server(settings, folder, rest, workers=start["workers"], grpc_port=start["grpc_port"])
+    settings = from_plain(start["settings"])
+    folder = folder_of(Path(start["source"]), start["name"], settings)
+    server = Server(settings, folder, start["overrides"], workers=start["workers"], grpc_port=start["grpc_port"])
     worker = Worker(server, end, Slots(start["slots"], settings.limits.connections))
     # The supervisor says when: a Ctrl-C reaches every process of a terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
