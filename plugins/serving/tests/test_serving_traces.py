@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def test_an_error_is_part_of_the_trace(tmp_path: Path) -> None:
         running.on_loop(lambda: running.server.trace_with(tracing))
         answers = [running.infer("slow", ROW) for _ in range(3)]
         assert all("traceparent" in answer.headers for answer in answers)
+
+
+def test_what_may_be_secret_in_a_collectors_url_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    tracing = Tracing(TracingSettings(endpoint="http://me:pass@127.0.0.1:9/v1/traces?token=SECRET"))
+    logger = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    logger.warning("%s with url: %s", "me:pass@127.0.0.1", "/v1/traces?token=SECRET")
+    tracing.close()
+    assert "with url: /v1/traces?..." in caplog.text
+    assert not any(secret in caplog.text for secret in ("SECRET", "pass@"))
 
 
 def test_the_end_does_not_wait_for_a_collector_that_does_not_answer(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import http.client
 import os
 import signal
 import socket
@@ -96,6 +97,27 @@ def test_a_new_worker_does_what_the_others_did(workers: Workers) -> None:
         # Until the new one serves, the other has all connections.
         statuses = {httpx.post(workers.url + URL, content=CONTENT, timeout=30).status_code for _ in range(200)}
         assert statuses == {404}
+
+
+@pytest.mark.slow
+def test_connections_outlive_a_worker_that_is_told_to_end(workers: Workers) -> None:
+    host = workers.url.removeprefix("http://")
+    clients = [http.client.HTTPConnection(host, timeout=30) for _ in range(6)]
+    try:
+        before = workers.pids()
+        for turn in range(2):
+            for client in clients:
+                client.request("POST", URL, CONTENT)
+                answer = client.getresponse()
+                answer.read()
+                assert answer.status == 200
+            if not turn:
+                os.kill(before[0], signal.SIGTERM)
+                while before[0] in workers.pids() or len(workers.pids()) < 2:
+                    pass
+    finally:
+        for client in clients:
+            client.close()
 
 
 @pytest.mark.slow

@@ -5,10 +5,13 @@ Source: W3C Trace Context; OpenTelemetry semantic conventions for span names and
 
 from __future__ import annotations
 
+import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from deepseek.plugin import MissingLibraryError
 from deepseek_serving.settings import TracingSettings
@@ -107,4 +110,15 @@ def _exporter(endpoint: str) -> Any:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as exc:
         raise MissingLibraryError("the exporter of OpenTelemetry is not installed", hint=_INSTALL) from exc
+    hidden = [part for part in (urlsplit(endpoint).query, urlsplit(endpoint).password) if part]
+    logging.getLogger(OTLPSpanExporter.__module__).addFilter(partial(_hide, hidden))
     return OTLPSpanExporter(endpoint=endpoint)
+
+
+def _hide(secrets: Sequence[str], record: logging.LogRecord) -> bool:
+    """Take what may be secret in the endpoint's URL out of what the exporter logs of it."""
+    message = record.getMessage()
+    for secret in secrets:
+        message = message.replace(secret, "...")
+    record.msg, record.args = message, ()
+    return True

@@ -198,6 +198,10 @@ class Connection(Incoming):
         if abandon is not None:
             abandon()
 
+    def leave(self) -> None:
+        """The server ends, and with it the connection."""
+        self.abort()
+
     def abort(self) -> None:
         """End the connection at once."""
         self._deaf = self._closing = True

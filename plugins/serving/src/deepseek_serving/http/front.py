@@ -200,7 +200,7 @@ class Front:
         for connection in list(self._connections):
             connection.give_up()
         for connection in list(self._connections):
-            connection.abort()
+            connection.leave()
 
     def _sweep(self) -> None:
         """End connections of clients that send too slowly, do not read, or say nothing for long."""

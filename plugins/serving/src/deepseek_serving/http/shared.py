@@ -51,6 +51,18 @@ class SharedConnection(Connection):
         self._states[self._slot] = PART
         super().write(data)
 
+    def close(self) -> None:
+        # When this process ends the supervisor gives to another what nobody waits on.
+        if not self._front.draining:
+            super().close()
+
+    def leave(self) -> None:
+        if self.unfinished:
+            self.abort()
+        else:
+            # What still comes is for that other.
+            self.pause()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._gone(self._slot)

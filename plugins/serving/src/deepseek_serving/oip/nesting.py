@@ -1,8 +1,11 @@
-"""How deep JSON is nested: found before it is decoded, at the speed of copies, not of a parser."""
+"""What JSON costs: how deep it is nested, found at the speed of copies, and the collections that its objects start."""
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from deepseek.plugin import InputError
 
@@ -12,6 +15,21 @@ _STRING = re.compile(rb'"[^"]*"')
 #: All but brackets and quotes goes; objects become lists.
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
 _LISTS = bytes.maketrans(b"{}", b"[]")
+#: Bytes of JSON whose objects are so many that they would be looked through again and again while they are made.
+_MANY = 1 << 20
+
+
+@contextmanager
+def uncollected(length: int) -> Iterator[None]:
+    """Make the objects of so many bytes of JSON without a collection of garbage, which would take most of the time."""
+    if length < _MANY or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def check_depth(raw: bytes | memoryview) -> None:

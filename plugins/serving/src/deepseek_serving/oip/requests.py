@@ -15,7 +15,7 @@ import msgspec
 from deepseek.plugin import NO_OPTIONS, InputError, Options
 from deepseek_serving.oip import datatypes
 from deepseek_serving.oip.datatypes import Tensor
-from deepseek_serving.oip.nesting import check_depth
+from deepseek_serving.oip.nesting import check_depth, uncollected
 
 Parameter = str | bool | int | float
 Parameters = dict[str, Parameter]
@@ -107,6 +107,13 @@ def parse(body: memoryview, header: int | None, *, keep: bool, tenant: str = "",
     Raises:
         InputError: the request is not as the protocol has it.
     """
+    with uncollected(len(body) if header is None else header):
+        return _parse(body, header, keep, tenant, region, deadline)
+
+
+def _parse(
+    body: memoryview, header: int | None, keep: bool, tenant: str, region: Region | None, deadline: float | None
+) -> Question:
     if header is not None and not 0 < header <= len(body):
         raise InputError(f"Inference-Header-Content-Length is {header}, the body has {len(body)} bytes")
     request = decode(body if header is None else body[:header])
