@@ -1,14 +1,15 @@
 """What is counted of a model.
 
-On the road of a request only notes are taken, two appends; they are folded into the counts later, many at a time.
+On the road of a request only notes are taken; they are folded into the counts later, many at a time.
 """
 
 from __future__ import annotations
 
 import time
+from array import array
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from types import ModuleType
 from typing import Any
@@ -70,9 +71,10 @@ class Statistics:
         self._rows = self._executions = self._last = 0
         self._errors: dict[str, int] = {}
         self._usage: dict[tuple[str, str], Used] = {}
-        self._notes: list[Times] = []
-        #: Counts a request that was answered. On the loop.
-        self.succeeded = self._notes.append
+        #: Bare numbers, which are no objects to be kept and looked through until they are folded.
+        self._notes = array("d")
+        #: Counts a request that was answered; takes its `Times`. On the loop.
+        self.succeeded: Callable[[Times], None] = self._notes.extend
         self._seen: list[Batch] = []
         #: As an observer: called on the executing thread with each batch.
         self.batch = self._seen.append
@@ -84,7 +86,8 @@ class Statistics:
 
     def spoiled(self, why: str) -> None:
         """The request that was counted just now got an error after all."""
-        arrived, *_, answered = self._notes.pop()
+        arrived, *_, answered = self._notes[-5:]
+        del self._notes[-5:]
         self.failed(why, answered - arrived)
 
     def close(self) -> None:
@@ -93,8 +96,8 @@ class Statistics:
     def fold(self) -> None:
         """Bring the counts up to the last note. On the loop."""
         if self._notes:
-            self._fold_requests(np.array(self._notes))
-            self._notes.clear()
+            self._fold_requests(np.array(self._notes).reshape(-1, 5))
+            del self._notes[:]
         count = len(self._seen)
         if count:
             # Another thread appends meanwhile.
