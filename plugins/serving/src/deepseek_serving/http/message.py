@@ -91,8 +91,9 @@ NO_HEAD = Head("", b"", [], keep_alive=False)
 
 
 @lru_cache(4096)
-def _usual(length: int, kind: bytes, more: bytes = b"") -> bytes:
-    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d%b\r\n\r\n" % (kind, length, more)
+def _usual(length: int, kind: bytes, tensors: bytes | None = None) -> bytes:
+    more = b"" if tensors is None else b"%b: %b\r\n" % (TENSORS, tensors)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n" % (kind, length, more)
 
 
 def head(
@@ -104,7 +105,7 @@ def head(
         if not more:
             return _usual(length, kind)
         if len(more) == 1 and more[0][0] is TENSORS:
-            return _usual(length, kind, b"\r\n%b: %b" % more[0])
+            return _usual(length, kind, more[0][1])
     lines = [_STATUS[status], b"content-type: ", kind, b"\r\n"]
     if length is not None:
         lines.append(b"content-length: %d\r\n" % length)

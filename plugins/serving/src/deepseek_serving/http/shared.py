@@ -72,7 +72,11 @@ class SharedConnection(Connection):
         self._written()
 
     def _send(self, data: bytes) -> None:
-        self._answering(len(data))
+        # As `_answering`, without a call more.
+        slots, slot = self._slots, self._slot
+        slots.before[slot] = written = slots.after[slot]
+        slots.after[slot] = written + len(data)
+        self._states[slot] = AHEAD if self._ahead or self.began is not None else ANSWERING
         write_now(self._transport, self._plain, data)
 
     def _send_large(self, parts: list[bytes | memoryview]) -> None:

@@ -163,7 +163,8 @@ class Frame:
             if type(array) is not np.ndarray or array.dtype not in PLAIN:
                 return None
             key.append((name, array.dtype, array.shape))
-            parts.append(datatypes.to_bytes(array, ""))
+            # Small ones without a call more.
+            parts.append(array.tobytes() if array.nbytes < datatypes.SMALL else datatypes.to_bytes(array, ""))
         known = tuple(key)
         top = self._tops.get(known)
         if top is None:

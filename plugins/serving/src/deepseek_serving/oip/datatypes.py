@@ -32,7 +32,7 @@ _MOST = 1 << 48
 _RANK, _DEPTH = 32, DEPTH
 _LENGTH = struct.Struct("<I")
 #: Tensors of fewer bytes are copied sooner than they are looked at.
-_SMALL = 16 << 10
+SMALL = 16 << 10
 
 
 def protocol_name(spec: TensorSpec) -> str:
@@ -132,7 +132,7 @@ def to_bytes(array: Tensor, datatype: str) -> memoryview | bytes:
         return b"".join(_LENGTH.pack(len(text)) + text for text in map(as_bytes, array.ravel().tolist()))
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
-    if array.nbytes < _SMALL:
+    if array.nbytes < SMALL:
         return array.tobytes()
     return np.ascontiguousarray(array).view(np.uint8).reshape(-1).data
 
