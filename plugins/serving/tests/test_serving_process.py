@@ -82,11 +82,14 @@ def test_an_answer_on_its_way_is_sent_whole_before_the_end(tmp_path: Path) -> No
         (["pipeline.yaml", "--set", "server.http.prot=1"], "did you mean `server.http.port`"),
         (["pipeline.yaml", "--name", "../x"], "can't be a model's name"),
         ([".", "--name", "x"], "for a single pipeline"),
+        (["broken.yaml", "--port", "0", "--grpc-port", "0"], "no model could be loaded"),
+        (["broken.yaml", "--port", "0", "--grpc-port", "0", "--workers", "2"], "names `y`, which is no input"),
     ],
 )
 def test_mistakes_on_the_command_line(tmp_path: Path, arguments: list[str], words: str) -> None:
     identity(tmp_path / "model.onnx")
     (tmp_path / "pipeline.yaml").write_text("model: model.onnx\n")
+    (tmp_path / "broken.yaml").write_text("model: model.onnx\nserving: {warmup_shapes: {y: [1, 16]}}\n")
     command = [sys.executable, "-m", "deepseek", "serve", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode not in (0, 70)

@@ -135,6 +135,7 @@ async def _serve(server: Server) -> None:
 
     async def start() -> None:
         await server.start()
+        check_models(server)
         settle_memory()
         announce(server.names(), server.settings.host, server.http_port, server.grpc_port, tls=server.tls is not None)
 
@@ -142,6 +143,14 @@ async def _serve(server: Server) -> None:
         await until(start(), ended)
     finally:
         await server.stop()
+
+
+def check_models(server: Server) -> None:
+    """Raises ConfigError where no model could be loaded, and nobody may change that while the server runs."""
+    settings, repository = server.settings, server.repository
+    if repository.failed and not any(repository) and not settings.watch and "load" not in settings.allow:
+        hint = "what is wrong stands above; `server.watch` or `server.allow: [load]` would let it be mended meanwhile"
+        raise ConfigError("no model could be loaded", hint=hint)
 
 
 async def until(start: Coroutine[Any, Any, None], ended: asyncio.Event) -> None:

@@ -194,7 +194,8 @@ class Repository(Shelf):
             # Other files than those that others serve: everywhere, and all versions, or not at all.
             await change("load", name=name)
         except Exception as error:
-            served.reason = error.what if isinstance(error, DeepSeekError) else "it could not be loaded anew"
+            if served.state != "READY":
+                served.reason = error.what if isinstance(error, DeepSeekError) else "it could not be loaded anew"
             logger.error("the model `%s` could not be loaded anew: %s", name, error)
             return False
         return True

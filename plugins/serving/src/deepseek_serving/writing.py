@@ -30,22 +30,6 @@ def set_up(transport: asyncio.BaseTransport) -> int | None:
     return None if transport.get_extra_info("ssl_object") is not None else sock.fileno()
 
 
-def write_parts(transport: asyncio.Transport, plain: int | None, parts: list[bytes | memoryview]) -> None:
-    """The same for what is large and in parts, which are not put together."""
-    if plain is None or len(parts) > _PARTS or transport.get_write_buffer_size():
-        transport.writelines(parts)
-        return
-    try:
-        written = os.writev(plain, parts)
-    except OSError:
-        written = 0
-    for part in parts:
-        rest = memoryview(part)[written:]
-        written = max(0, written - len(part))
-        if rest:
-            transport.write(rest)
-
-
 def write_now(transport: asyncio.Transport, plain: int | None, data: bytes) -> None:
     """Write at once, not at the end of the loop's turn: the client has it sooner, for less.
 
@@ -64,6 +48,22 @@ def write_now(transport: asyncio.Transport, plain: int | None, data: bytes) -> N
             return
         data = data[written:]
     transport.write(data)
+
+
+def write_parts(transport: asyncio.Transport, plain: int | None, parts: list[bytes | memoryview]) -> None:
+    """As `write_now`, what is large and in parts, which are not put together."""
+    if plain is None or len(parts) > _PARTS or transport.get_write_buffer_size():
+        transport.writelines(parts)
+        return
+    try:
+        written = os.writev(plain, parts)
+    except OSError:
+        written = 0
+    for part in parts:
+        rest = memoryview(part)[written:]
+        written = max(0, written - len(part))
+        if rest:
+            transport.write(rest)
 
 
 def linger(transport: asyncio.Transport, plain: int | None) -> None:

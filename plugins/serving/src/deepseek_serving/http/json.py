@@ -27,5 +27,5 @@ def decoded(raw: bytes, kind: type[T]) -> T:
     check_depth(raw)
     try:
         return msgspec.json.decode(raw if raw.strip() else b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise InputError(f"the body is not as it should be: {exc}") from exc

@@ -57,7 +57,7 @@ class SharedConnection(Connection):
             super().close()
 
     def leave(self) -> None:
-        if self.unfinished:
+        if self.unfinished or self._closing:
             self.abort()
         else:
             # What still comes is for that other.

@@ -143,7 +143,8 @@ def decode(raw: memoryview | bytes) -> JsonRequest:
         request = _decode(raw)
     except msgspec.ValidationError as exc:
         raise InputError(f"the request is not as the protocol has it: {exc}") from exc
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    # Lists that are begun and not ended end in the last of the three.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise InputError(f"the request is not JSON: {exc}") from exc
     if max(len(request.inputs), len(request.outputs or ())) > MOST:
         raise InputError(f"the request has more than {MOST} inputs or outputs")

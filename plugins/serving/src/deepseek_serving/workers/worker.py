@@ -18,7 +18,7 @@ import msgspec
 from deepseek.plugin import DeepSeekError
 from deepseek_serving.errors import brought, carried
 from deepseek_serving.loading import Loading
-from deepseek_serving.process import folder_of, leave, log_to_stderr, run_on_loop, settle_memory, until
+from deepseek_serving.process import check_models, folder_of, leave, log_to_stderr, run_on_loop, settle_memory, until
 from deepseek_serving.reports import Report, together
 from deepseek_serving.server import Server
 from deepseek_serving.settings import from_plain
@@ -63,6 +63,7 @@ class Worker:
         """Load, and serve if the supervisor finds that this worker does as the others do. Raises ConfigError."""
         server, channel = self._server, self.channel
         await server.start(listen=False, live=lambda: channel.send({"able": True}))
+        check_models(server)
         if not await channel.ask({"loaded": server.names()}):
             self.ended.set()
             return
