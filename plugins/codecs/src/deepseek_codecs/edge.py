@@ -153,6 +153,9 @@ class EdgeCodec:
 
     def _encode_bytes(self, content: bytes) -> dict[str, Any]:
         """What came over a network, and is never a path: a picture, or a text in UTF-8."""
+        if self._text is None and self._image is None:
+            hint = "send tensors, or add the section `inputs.image` or `inputs.text`"
+            raise InputError("this pipeline takes neither pictures nor texts", hint=hint)
         if self._text is None or _sniff(content, takes_texts=True) in IMAGE_SUFFIXES:
             return self._encode_image(content, "the image")
         try:

@@ -64,7 +64,9 @@ class TlsSettings(Settings):
 class TracingSettings(Settings):
     """Traces for OpenTelemetry."""
 
-    endpoint: Annotated[str, Meta(description="Where spans go, OTLP over HTTP.")] = "http://localhost:4318/v1/traces"
+    endpoint: Annotated[str, Meta(pattern="^https?://.+", description="Where spans go, OTLP over HTTP.")] = (
+        "http://localhost:4318/v1/traces"
+    )
     rate: Annotated[
         int, Meta(ge=1, description="One of so many requests is traced; those whose caller traces them always are.")
     ] = 1
