@@ -23,6 +23,15 @@ def test_texts_become_tokens(tmp_path: Path) -> None:
         ]
     with build(IDS, inputs={"text": {"tokenizer": tokenizer(tmp_path), "pad_to": 4}}) as pipeline:
         assert pipeline.predict("cat")[0]["attention_mask"].tolist() == [1, 0, 0, 0]
+        # The same from the ids of its tokens.
+        for text, ids in (("a cat", [2, 3]), ("sat", [4])):
+            made, same = pipeline.codec.encode(ids), pipeline.codec.encode(text)
+            assert {name: tensor.tolist() for name, tensor in made.items()} == {
+                name: tensor.tolist() for name, tensor in same.items()
+            }
+        for wrong in ([], [2] * 513, [-1], [99]):
+            with pytest.raises(InputError):
+                pipeline.codec.encode(wrong)
 
 
 def test_a_damaged_tokenizer(tmp_path: Path) -> None:

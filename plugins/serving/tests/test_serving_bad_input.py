@@ -53,7 +53,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "nested 101 deep, where nobody looks": (
         GOOD[:-1] + b',"more":' + b"[" * 100 + b"]" * 100 + b"}", "more than 100 deep",
     ),
-    "5000 lists that do not end, where nobody looks": (GOOD[:-1] + b',"more":' + b"[" * 5000, "not JSON"),
+    "5000 lists that do not end, where nobody looks": (GOOD[:-1] + b',"more":' + b"[" * 5000, "100 deep"),
     "many lists for one element": (tensor(shape=[1], data=[[]] * 1000), "1000 lists"),
     "more inputs than any model has": (
         b'{"inputs":[' + b",".join([b'{"name":"x","shape":[1],"datatype":"FP32","data":[1]}'] * 1025) + b"]}",

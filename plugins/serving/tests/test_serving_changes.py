@@ -29,7 +29,7 @@ class Fake:
         self.asked.append(message["call"])
         if self._answers.get(message["call"]) == ["died"]:
             raise ConnectionError
-        return self._answers.get(message["call"], {"served": {}, "failed": []} if message["call"] == "models" else [])
+        return self._answers.get(message["call"], {"served": {}, "failed": {}} if message["call"] == "models" else [])
 
     def answer(self, message: dict[str, Any], content: Any) -> None:
         self.answered = content
@@ -59,8 +59,8 @@ def test_counts_of_a_worker_that_is_leaving_are_not_left_out() -> None:
 
 
 def test_a_new_worker_does_what_the_others_did() -> None:
-    old = Fake({"models": {"served": {"b": "as it is", "c": "as it was"}, "failed": ["d"]}})
-    new = Fake({"models": {"served": {"b": "as it is", "c": "as it is", "d": "", "e": ""}, "failed": []}})
+    old = Fake({"models": {"served": {"b": "as it is", "c": "as it was"}, "failed": {"d": "broken"}}})
+    new = Fake({"models": {"served": {"b": "as it is", "c": "as it is", "d": "", "e": ""}, "failed": {"f": "broken"}}})
     new.held.ready = False
     workers = [old.held, new.held]
     together = Together(workers, Lookout(workers, 0))
@@ -72,7 +72,7 @@ def test_a_new_worker_does_what_the_others_did() -> None:
     asyncio.run(work())
     # What others serve of older files, or could not load, is loaded by all; what nobody asked for by none.
     loads = ["prepare", "commit"] * 2
-    assert (old.asked, new.asked) == (["unload", "models", *loads], ["unload", "models", *loads, "unload"])
+    assert (old.asked, new.asked) == (["unload", "models", *loads], ["unload", "models", *loads, "unload", "unload"])
     assert new.held.ready
 
 
@@ -88,12 +88,17 @@ def test_a_change_that_one_worker_cannot_make_is_taken_back() -> None:
 def test_counts_of_a_worker_that_ends_meanwhile_are_told_once() -> None:
     asker, dying, slow = Fake({}), Fake({}), Fake({})
     workers = [one.held for one in (asker, dying, slow)]
-    lookout = Lookout(workers, 0)
     report = Report(started=0.0, ready=True, connections=0, resident_bytes=[], models=[], refusals={"http 404": 1})
 
+    class Noticing(Lookout):
+        def read(self, answer: Any) -> Report:
+            counted.set()
+            return super().read(answer)
+
+    counted, lookout = asyncio.Event(), Noticing(workers, 0)
+
     async def ends(message: dict[str, Any]) -> Any:
-        while dying.held.report is None:
-            await asyncio.sleep(0)
+        await counted.wait()
         workers.remove(dying.held)
         lookout.bury(dying.held)
         return msgspec.to_builtins(report)

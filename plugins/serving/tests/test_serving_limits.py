@@ -46,9 +46,9 @@ def test_what_is_nested_deeply_is_found(text: str) -> None:
     "text",
     [
         "[" * 100 + "]" * 100, json.dumps([[[1]]] * 200), json.dumps(["[" * 300, "\\", '"[' * 200, "{\\" * 300]),
-        json.dumps({"[" * 200: ["\\" * 3 + '"' + "[" * 200] * 2}), "[" * 300, "]" * 300 + "[",
+        json.dumps({"[" * 200: ["\\" * 3 + '"' + "[" * 200] * 2}), "]" * 300 + "[",
     ],
-    ids=["just-so", "broad", "texts", "keys", "no-json", "no-json-at-all"],
+    ids=["just-so", "broad", "texts", "keys", "no-json"],
 )  # fmt: skip
 def test_what_is_not_is_left_to_the_decoder(text: str) -> None:
     check_depth(text.encode())
@@ -64,9 +64,11 @@ def test_much_json_is_refused_before_it_is_read(tmp_path: Path) -> None:
         assert running.infer("echo", [[1.0] * 4]).status_code == 200
 
 
-def test_answers_that_are_not_read_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("outputs", [1, 8])
+def test_answers_that_are_not_read_count(tmp_path: Path, outputs: int) -> None:
     write_models(tmp_path, {"big": ""})
-    works["big.puppet"] = lambda inputs: {"y": np.zeros((1, 4 * MIB), np.float32)}
+    part = np.zeros((1, 4 * MIB // outputs), np.float32)
+    works["big.puppet"] = lambda inputs: {f"y{number}": part for number in range(outputs)}
     asked = body([1, 4], [1.0] * 4)[:-1] + b', "parameters": {"binary_data_output": true}}'
     head = b"POST /v2/models/big/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
     with serving(tmp_path, limits={"memory": "40MiB"}) as running:

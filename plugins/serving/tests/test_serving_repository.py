@@ -132,6 +132,25 @@ def test_what_nobody_foresaw_while_a_model_loads_is_its_own_failure(
         assert running.http.post("/v2/repository/models/bad/load").status_code == 500
 
 
+def test_files_that_change_while_they_are_read_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    write_models(tmp_path, {"a": "add 1"})
+    changes = iter(["add 2", "add 3"])
+
+    def change(path: Path, *more: Any) -> Any:
+        opened = open_pipeline(path, *more)
+        for text in changes:
+            (tmp_path / "a/a.puppet").write_text(text)
+            break
+        return opened
+
+    monkeypatch.setattr(loading, "open_pipeline", change)
+    with serving(tmp_path, watch="50ms") as running:
+        while first(running, "a") != 4.0:
+            pass
+
+
 def test_zeros_of_any_type_warm_a_model_up(tmp_path: Path) -> None:
     write_models(tmp_path, {"half": {"puppet": {"dtype": "bfloat16"}}})
     with serving(tmp_path) as running:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2 as httpx
@@ -112,6 +112,7 @@ def test_a_worker_that_is_started_later_is_as_the_others_are(tmp_path: Path) -> 
     try:
         identity(tmp_path / "other.onnx", shape=("batch", 16, 1))
         (tmp_path / "new.yaml").write_text("model: other.onnx\n")
+        (tmp_path / "bad.yaml").write_text("model: nowhere.onnx\n")
         (tmp_path / "same.yaml").write_text("model: other.onnx\n")
         (tmp_path / "server.yaml").write_text("server: {allow: [load], limits: {connections: 1000}}\n")
         before = running.pids()
@@ -123,10 +124,24 @@ def test_a_worker_that_is_started_later_is_as_the_others_are(tmp_path: Path) -> 
             for road in ("/v2/models/same", "/v2/models/new"):
                 assert len({client.get(road).text for client in clients}) == 1
             assert {client.get("/v2/models/new").status_code for client in clients} == {404}
+            assert {client.get("/v2/health/ready").status_code for client in clients} == {200}
             assert {client.post(LOAD).status_code for client in clients} == {403}
     finally:
         running.process.terminate()
         running.process.communicate(timeout=30)
+
+
+@pytest.mark.slow
+def test_health_is_told_also_when_all_have_died_and_none_can_load(workers: Workers, tmp_path: Path) -> None:
+    (tmp_path / "same.onnx").write_bytes(b"no model")
+    for pid in workers.pids():
+        os.kill(pid, signal.SIGKILL)
+    answers = []
+    while 200 not in answers:
+        with suppress(httpx.TransportError):
+            answers.append(httpx.get(workers.url + "/v2/health/live", timeout=30).status_code)
+    assert set(answers) <= {200, 503}
+    assert httpx.get(workers.url + "/v2/health/ready", timeout=30).status_code == 400
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ class TextCoder:
         else:
             self._tokenizer.no_padding()
         self._names = [spec.name for spec in signature.inputs]
+        self._width = settings.pad_to or 0
         self._most, self._known = settings.max_length, self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> dict[str, Any]:
@@ -45,7 +46,9 @@ class TextCoder:
             raise InputError(f"{len(ids)} tokens are too few or too many", hint=f"1 to {self._most} are taken")
         if not 0 <= min(ids) <= max(ids) < self._known:
             raise InputError(f"there is no token {max(ids, key=abs)}", hint=f"tokens are 0 to {self._known - 1}")
-        return self._named(ids, [1] * len(ids), [0] * len(ids))
+        # As the tokenizer does with a text.
+        padding = [0] * max(0, self._width - len(ids))
+        return self._named([*ids, *padding], [1] * len(ids) + padding, [0] * len(ids) + padding)
 
     def _named(self, ids: Sequence[int], mask: Sequence[int], types: Sequence[int]) -> dict[str, Any]:
         found = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}

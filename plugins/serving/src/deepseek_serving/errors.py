@@ -78,7 +78,7 @@ class SlowReaderError(RefusedError):
 class UnsupportedError(RefusedError):
     """A part of the protocol that the server does not have."""
 
-    status, grpc = 400, "UNIMPLEMENTED"
+    status, grpc = 501, "UNIMPLEMENTED"
 
 
 class GoneError(RefusedError):

@@ -65,6 +65,19 @@ class Prints:
         return Changes(changed, [name for name in known if name not in there])
 
 
+def as_read(before: Print, after: Print, since: int) -> Print:
+    """What files looked like when they were read, of which some may have been changed meanwhile.
+
+    Args:
+        before: before that, as far as it was known which files they are.
+        after: after it, all of them.
+        since: when it began, in nanoseconds since the epoch.
+    """
+    known = {item[0]: item for item in before}
+    # One that was not known, and is younger: as no file is.
+    return tuple(known.get(item[0], item if item[1] < since else (item[0], 0, 0, 0)) for item in after)
+
+
 def fingerprint(pipelines: Iterable[Path], sources: Iterable[Path]) -> Print:
     """What the files of a model's versions look like; changes when one of them does.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -14,7 +15,7 @@ from deepseek_serving.folder import Folder
 from deepseek_serving.handover import Handover
 from deepseek_serving.loading import Builder, Loading
 from deepseek_serving.opening import Opened, Plugins
-from deepseek_serving.prints import Changes, Print, Prints
+from deepseek_serving.prints import Changes, Print, Prints, as_read
 from deepseek_serving.served import Served
 from deepseek_serving.shelf import Shelf
 from deepseek_serving.statistics import Statistics
@@ -87,7 +88,7 @@ class Repository(Shelf):
         """Build what `commit` lets serve, or `discard` does away with. Raises what `load` does."""
         lock = self._locks.setdefault(name, asyncio.Lock())
         await lock.acquire()
-        loading = Loading(name, self._print(name), lock)
+        loading, since = Loading(name, self._print(name), lock), time.time_ns()
         try:
             loading.versions = self._folder.versions(name)
             if not loading.versions:
@@ -99,7 +100,7 @@ class Repository(Shelf):
                 loading.built.append((served, await self._builder.build(path, served.statistics)))
             # Where the models are is known only now.
             sources = [opened.pipeline.plan.source.path for _, opened in loading.built]
-            loading.print = self._prints.now(name, sources)
+            loading.print = as_read(loading.print, self._prints.now(name, sources), since)
         except BaseException as error:
             self.discard(loading, error.what if isinstance(error, DeepSeekError) else "it was given up")
             raise
@@ -134,12 +135,13 @@ class Repository(Shelf):
         self._coming.discard(loading.name)
         loading.lock.release()
 
-    async def unload(self, name: str, patience: float) -> None:
+    async def unload(self, name: str, patience: float, why: str = "") -> None:
         """Let a model go: it takes no more requests, and gives its memory back when those in flight are answered.
 
         Args:
             name: the model's.
             patience: seconds to wait for that.
+            why: what is wrong with it; empty: nothing.
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
             versions = self._models.get(name)
@@ -149,6 +151,8 @@ class Repository(Shelf):
             closings = [closing for version in list(versions or {}) if (closing := self._retire(name, version))]
             # Without its sources, which are known of models that are loaded alone: it has not changed since.
             self._prints.unloaded(name, self._print(name))
+            if why:
+                self._failed[name] = why
             if closings:
                 # One that hangs does not hold up the name for ever.
                 await asyncio.wait(closings, timeout=patience)

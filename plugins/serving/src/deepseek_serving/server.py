@@ -165,7 +165,7 @@ class Server:
             await self.repository.load(arguments["name"])
         elif call == "unload":
             # With others all changes wait for this one.
-            await self.repository.unload(arguments["name"], _TOGETHER if self.colleagues else _ALONE)
+            await self.repository.unload(**arguments, patience=_TOGETHER if self.colleagues else _ALONE)
         else:
             self.admin.change(call, **arguments)
 

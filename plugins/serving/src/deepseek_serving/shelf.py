@@ -60,9 +60,9 @@ class Shelf:
             yield from self.versions(name)
 
     @property
-    def failed(self) -> list[str]:
-        """Models that could not be loaded, and do not serve."""
-        return list(self._failed)
+    def failed(self) -> dict[str, str]:
+        """Models that could not be loaded, and do not serve, and why."""
+        return dict(self._failed)
 
     @property
     def ready(self) -> bool:

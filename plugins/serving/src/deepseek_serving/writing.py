@@ -59,11 +59,14 @@ def write_parts(transport: asyncio.Transport, plain: int | None, parts: list[byt
         written = os.writev(plain, parts)
     except OSError:
         written = 0
+    rests = []
     for part in parts:
-        rest = memoryview(part)[written:]
+        if written < len(part):
+            rests.append(memoryview(part)[written:])
         written = max(0, written - len(part))
-        if rest:
-            transport.write(rest)
+    if rests:
+        # At once: whoever is told that this is much looks at how much it is.
+        transport.writelines(rests)
 
 
 def linger(transport: asyncio.Transport, plain: int | None) -> None:

@@ -33,8 +33,11 @@ def list_(file: Path) -> None:
     """List the keys by their ids."""
     from deepseek_serving import keys as made
 
-    for key in made.read(file):
-        rate = f"{key.rate:g}/s" if key.rate else "any rate"
+    keys = made.read(file)
+    for key in keys:
+        # The tenant's: with all of its keys.
+        rates = [other.rate for other in keys if other.tenant == key.tenant and other.rate]
+        rate = f"{min(rates):g}/s" if rates else "any rate"
         click.echo(f"{key.id}  {key.tenant}  {rate}{'  admin' if key.admin else ''}")
 
 

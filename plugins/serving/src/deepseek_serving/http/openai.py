@@ -150,7 +150,10 @@ async def _embed(
     vector = rows[0].get("embedding")
     if vector is None:
         raise InputError(f"the model `{served.name}` gives no embeddings", hint="set `outputs.embedding` in its file")
-    return np.asarray(vector, np.float32), next(iter(question.inputs.values())).size
+    inputs = question.inputs
+    mask = inputs.get("attention_mask")
+    count = next(iter(inputs.values())).size if mask is None else int(mask.sum())
+    return np.asarray(vector, np.float32), count
 
 
 def _coded(vector: np.ndarray[Any, Any], form: str) -> str | list[float]:

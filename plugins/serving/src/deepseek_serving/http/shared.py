@@ -52,12 +52,12 @@ class SharedConnection(Connection):
         super().write(data)
 
     def close(self) -> None:
-        # When this process ends the supervisor gives to another what nobody waits on.
-        if not self._front.draining:
+        # When this process ends the supervisor gives to another what nobody waits on, and what is not encrypted.
+        if self.encrypted or not self._front.draining:
             super().close()
 
     def leave(self) -> None:
-        if self.unfinished or self._closing:
+        if self.encrypted or self.unfinished or self._closing:
             self.abort()
         else:
             # What still comes is for that other.

@@ -14,6 +14,9 @@ from deepseek_serving.workers.slots import ASKED, IDLE, Slots
 
 logger = logging.getLogger("deepseek.serving")
 
+#: Seconds that a connection waits for a worker when all have died.
+_WAITING = 5.0
+
 
 class Door:
     """Belongs to the supervisor's loop.
@@ -98,6 +101,8 @@ class Door:
                 self._free.append(slot)
             if len(self._waiting) < self._settings.limits.connections:
                 self._waiting.append(accepted)
+                if self.serving:
+                    asyncio.get_running_loop().call_later(_WAITING, self._give_up, accepted)
             else:
                 self._turn_away(accepted)
             return
@@ -116,6 +121,12 @@ class Door:
             del worker.slots[slot]
             self._free.append(slot)
             self._turn_away(accepted)
+
+    def _give_up(self, accepted: socket.socket) -> None:
+        """Wait no longer for a worker to serve a connection."""
+        if accepted in self._waiting:
+            self._waiting.remove(accepted)
+            self._refuse(accepted, "no worker process serves at the moment")
 
     def _turn_away(self, accepted: socket.socket) -> None:
         self._refuse(accepted, f"{self._settings.limits.connections} connections are open already")

@@ -88,7 +88,10 @@ class Supervisor:
         process = subprocess.Popen(command, pass_fds=(theirs.fileno(), self._door.slots.handle))  # noqa: S603 -- ourselves
         theirs.close()
         worker = Held(process)
-        start = {**self._start, "slots": self._door.slots.handle, "workers": self.settings.workers}
+        start = {
+            **self._start, "slots": self._door.slots.handle, "workers": self.settings.workers,
+            "first": not self._ready.is_set(),
+        }  # fmt: skip
         worker.channel = Channel(
             mine, lambda message, _: self._receive(worker, message), lambda: self._died(worker)
         )  # fmt: skip

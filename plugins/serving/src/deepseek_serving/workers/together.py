@@ -68,21 +68,19 @@ class Together:
         if others is None:
             return True
         own = await worker.channel.ask({"call": "models"})
-        for name in sorted({*own["served"], *others["served"]}):
-            theirs = others["served"].get(name)
-            if own["served"].get(name) == theirs:
+        for name in sorted({*own["served"], *own["failed"], *others["served"]}):
+            ours, theirs = own["served"].get(name), others["served"].get(name)
+            failed = others["failed"].get(name, "")
+            if ours == theirs and (ours or failed):
                 continue
-            wrong = []
-            if theirs or name in others["failed"]:
-                # Its files have changed since the others read them, or were out of order then.
-                wrong = await self._load(name, worker)
-                if not wrong:
-                    continue
-            if theirs:
+            # Its files have changed since the others read them, or were out of order then.
+            wrong = await self._load(name, worker) if theirs or failed else []
+            if theirs and wrong:
                 logger.error("a new worker process can't serve `%s` as the others do, and ends: %s", name, wrong[1])
                 return False
-            # Nobody has asked for it so far, or it is no use to them.
-            await worker.channel.ask({"call": "unload", "arguments": {"name": name}})
+            if not theirs and (wrong or not failed):
+                # It is no use to the others, or nobody has asked for it so far.
+                await worker.channel.ask({"call": "unload", "arguments": {"name": name, "why": failed}})
         return True
 
     async def report(self, asker: Held, message: dict[str, Any]) -> None:

@@ -35,10 +35,12 @@ class Worker:
         server: this process's.
         end: of the channel.
         slots: the states of the connections.
+        first: whether the server starts with it, and ends where it can't.
     """
 
-    def __init__(self, server: Server, end: socket.socket, slots: Slots) -> None:
+    def __init__(self, server: Server, end: socket.socket, slots: Slots, *, first: bool) -> None:
         self._server = server
+        self._first = first
         self._slots = slots
         self._closed: list[int] = []
         self._loading: Loading | None = None
@@ -63,7 +65,8 @@ class Worker:
         """Load, and serve if the supervisor finds that this worker does as the others do. Raises ConfigError."""
         server, channel = self._server, self.channel
         await server.start(listen=False, live=lambda: channel.send({"able": True}))
-        check_models(server)
+        if self._first:
+            check_models(server)
         if not await channel.ask({"loaded": server.names()}):
             self.ended.set()
             return
@@ -164,7 +167,7 @@ async def _serve(end: socket.socket, start: dict[str, Any]) -> None:
     settings = from_plain(start["settings"])
     folder = folder_of(Path(start["source"]), start["name"], settings)
     server = Server(settings, folder, start["overrides"], workers=start["workers"], grpc_port=start["grpc_port"])
-    worker = Worker(server, end, Slots(start["slots"], settings.limits.connections))
+    worker = Worker(server, end, Slots(start["slots"], settings.limits.connections), first=start["first"])
     # The supervisor says when: a Ctrl-C reaches every process of a terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     loop.add_signal_handler(signal.SIGTERM, worker.ended.set)
