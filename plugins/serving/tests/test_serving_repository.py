@@ -151,6 +151,19 @@ def test_files_that_change_while_they_are_read_are_read_again(
             pass
 
 
+def test_a_model_whose_file_comes_late_is_loaded_when_it_comes(tmp_path: Path) -> None:
+    (tmp_path / "late.yaml").write_text("model: late.puppet\n")
+    with serving(tmp_path, watch="50ms") as running:
+        assert running.infer("late", ROW).status_code == 503
+        (tmp_path / "late.puppet").write_text("broken")
+        while "broken" not in running.http.post("/v2/repository/index").text:
+            pass
+        (tmp_path / "late.puppet").write_text("add 1")
+        while running.http.get("/v2/models/late/ready").status_code != 200:
+            pass
+        assert first(running, "late") == 2.0
+
+
 def test_zeros_of_any_type_warm_a_model_up(tmp_path: Path) -> None:
     write_models(tmp_path, {"half": {"puppet": {"dtype": "bfloat16"}}})
     with serving(tmp_path) as running:

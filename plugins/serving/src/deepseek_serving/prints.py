@@ -32,23 +32,33 @@ class Prints:
         self._folder = folder
         self._noted: dict[str, Print] = {}
         self._loaded: dict[str, Print] = {}
+        #: Models of which it is not known what they lack.
+        self._lacking: set[str] = set()
 
     def now(self, name: str, sources: Iterable[Path]) -> Print:
         """What a model's files look like; `sources` are those of its pipelines that are known."""
-        return fingerprint(self._folder.versions(name).values(), sources)
+        pipelines = self._folder.versions(name).values()
+        beside = _beside(pipelines) if name in self._lacking else ()
+        return fingerprint(pipelines, (*sources, *beside))
 
     def loaded(self, name: str, print_: Print) -> None:
         """What looked like this serves."""
         self._noted[name] = self._loaded[name] = print_
+        self._lacking.discard(name)
 
     def failed(self, name: str, print_: Print) -> None:
-        """What looks like this can't be loaded: it is not worth another try before it has changed."""
+        """What looks like this can't be loaded: it is not worth another try before it, or what it lacks, has changed.
+
+        Its model may be what it lacks, of which nothing is known then: whatever lies beside the pipeline is followed.
+        """
         self._noted[name] = print_
+        self._lacking.add(name)
 
     def unloaded(self, name: str, print_: Print) -> None:
         """It serves no longer, and is loaded again when it has changed, or when that is asked for."""
         self._noted[name] = print_
         self._loaded.pop(name, None)
+        self._lacking.discard(name)
 
     def differ(self, name: str, print_: Print) -> bool:
         """Whether other files would be read now than those of which it serves."""
@@ -94,6 +104,12 @@ def fingerprint(pipelines: Iterable[Path], sources: Iterable[Path]) -> Print:
                 continue
             found[str(file)] = (known.st_mtime_ns, known.st_size, known.st_ino)
     return tuple((name, *known) for name, known in sorted(found.items()))
+
+
+def _beside(pipelines: Iterable[Path]) -> Iterator[Path]:
+    """Files in the folders of pipelines, other pipelines excepted."""
+    for folder in {path.parent for path in pipelines}:
+        yield from (item for item in folder.iterdir() if item.suffix != ".yaml" and item.is_file())
 
 
 def _files(path: Path) -> Iterator[Path]:

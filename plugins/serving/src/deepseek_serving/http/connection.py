@@ -25,10 +25,9 @@ class Connection(Incoming):
         #: The socket; None where what is written has to be encrypted.
         self._plain: int | None = None
         #: What is to be said when everything before it is answered.
-        self._left = 0
         self._refusal: tuple[int, str] | None = None
-        #: Whether a part of the answer is written.
-        self.partly = False
+        #: Whether a part of the answer is written; bytes of one that is written now, and those that waited at a look.
+        self.partly, self._large, self._left = False, 0, 0
         self._claim: Claim | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,10 +54,10 @@ class Connection(Incoming):
         self.stuck = True
         self.writable.clear()
         self.pause()
-        # The client takes its time: what waits for it counts.
+        # The client takes its time. As long as some of an answer waits for it, all of that is held, and counts.
         self._claim = Claim(self._front.memory)
         try:
-            self._claim.add(self._transport.get_write_buffer_size())
+            self._claim.add(max(self._large, self._transport.get_write_buffer_size()))
         except NotReadyError:
             self.abort()
 
@@ -98,7 +97,9 @@ class Connection(Incoming):
         write_now(self._transport, self._plain, data)
 
     def _send_large(self, parts: list[bytes | memoryview]) -> None:
+        self._large = sum(map(len, parts))
         write_parts(self._transport, self._plain, parts)
+        self._large = 0
 
     @property
     def paused(self) -> bool:
