@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from typing import Any
+
+#: glibc's number of the parameter, and how many arenas threads share. Source: mallopt(3).
+_ARENA_MAX, _ARENAS = -8, 2
 
 
-def _trimmer() -> Callable[[int], object]:
+def _of_glibc(name: str) -> Any:
     try:
-        return ctypes.CDLL(None).malloc_trim
+        return getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError):
         # Not glibc: nothing of the kind is known.
-        return lambda pad: None
+        return lambda *numbers: None
 
 
 #: Give unused memory back to the system; takes how many bytes to keep.
-trim = _trimmer()
+trim = _of_glibc("malloc_trim")
+
+
+def few_arenas() -> None:
+    """Have threads share few arenas: each load of a model has a thread of its own, and would leave rests in another."""
+    _of_glibc("mallopt")(_ARENA_MAX, _ARENAS)

@@ -16,6 +16,7 @@ from typing import Any
 
 import deepseek
 from deepseek.plugin import ConfigError, read_settings
+from deepseek_serving.allocator import few_arenas
 from deepseek_serving.folder import NAME, SERVER, Folder, OneFile, Tree
 from deepseek_serving.http.browsers import loopback
 from deepseek_serving.opening import PLUGIN
@@ -109,6 +110,7 @@ def _settings(file: Path | None, overrides: Sequence[str]) -> ServerSettings:
 
 def run_on_loop(main: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine on the fastest event loop that there is."""
+    few_arenas()
     try:
         import uvloop
     except ImportError:
