@@ -41,6 +41,7 @@ def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str
             "log_level": log_level,
         }  # fmt: skip
         return _supervise(settings, start)
+    few_arenas()
     run_on_loop(_serve(Server(settings, folder, rest)))
     leave(0)
     return 0
@@ -110,7 +111,6 @@ def _settings(file: Path | None, overrides: Sequence[str]) -> ServerSettings:
 
 def run_on_loop(main: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine on the fastest event loop that there is."""
-    few_arenas()
     try:
         import uvloop
     except ImportError:
