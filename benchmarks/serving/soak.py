@@ -70,7 +70,7 @@ def draw(path: Path, memory: list[tuple[float, int]]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 3.5))
+    figure, axes = pyplot.subplots(figsize=(8, 3.5), layout="constrained")
     axes.plot([at for at, _ in memory], [size / 2**20 for _, size in memory])
     axes.set(xlabel="seconds", ylabel="resident set, MiB", ylim=(0, None), title="Server under 120% of its capacity")
     figure.savefig(path, dpi=110)

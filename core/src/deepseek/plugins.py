@@ -66,11 +66,15 @@ def discover() -> list[Plugin]:
             points = [point for point in dist.entry_points if point.group == GROUP]
             if any(point.attr for point in points):
                 raise ValueError("they name an attribute; a plugin's names its module of hooks alone")
-            name, version = dist.metadata["Name"], dist.metadata["Version"]
+            if not points:
+                continue
+            # Parsed each time that it is asked for, and slow: of plugins alone, and once.
+            about = dist.metadata
+            name, version = about["Name"], about["Version"]
             # A distribution found twice on sys.path (an editable one beside a stale copy) counts once.
-            if points and name not in seen:
+            if name not in seen:
                 seen.add(name)
-                api = _api(dist.metadata.get_all("Keywords") or [])
+                api = _api(about.get_all("Keywords") or [])
                 found += [Plugin(point.name, name, version, point.module, api) for point in points]
         # Malformed entry points make importlib.metadata raise AttributeError and more.
         except Exception as exc:
