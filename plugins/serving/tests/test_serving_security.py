@@ -20,8 +20,6 @@ from tritonclient.utils import InferenceServerException
 
 from deepseek.plugin import DeepSeekError
 from deepseek_serving import keys
-from deepseek_serving.errors import TooFastError
-from deepseek_serving.gatekeeper import Gatekeeper
 from serving_pieces import Running, serving, triton_client, write_models
 
 ROW = np.ones((1, 4), np.float32)
@@ -238,12 +236,3 @@ def test_keys_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: keys.add(file, f"tenant {number}"), range(40)))
     assert len(keys.read(file)) == 40
-
-
-def test_a_burst_may_come_to_one_process_of_several(tmp_path: Path) -> None:
-    secret = keys.add(tmp_path / "keys.json", "us", rate=10, burst=10)
-    gatekeeper = Gatekeeper(tmp_path / "keys.json", (), share=1 / 4)
-    headers = [(b"x-api-key", secret.encode())]
-    assert gatekeeper.admit(headers, 10) == "us"
-    with pytest.raises(TooFastError, match="rate of 10 requests"):
-        gatekeeper.admit(headers)

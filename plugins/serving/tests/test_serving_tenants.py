@@ -1,7 +1,8 @@
-"""What tenants do not share: sequences and memory; and what is counted of whom."""
+"""What tenants do not share: sequences, memory and rates; and what is counted of whom."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -11,6 +12,9 @@ import httpx2 as httpx
 import pytest
 
 from deepseek_serving import keys
+from deepseek_serving.errors import TooFastError
+from deepseek_serving.gatekeeper import Gatekeeper
+from deepseek_serving.rates import Bucket, OwnTimes, SharedTimes
 from serving_pieces import Running, serving, write_models
 from serving_puppets import works
 
@@ -103,3 +107,22 @@ def test_what_fails_is_counted_by_cause_and_billed_to_nobody(tenants: Tenants) -
         'deepseek_usage_requests_total{device="cpu",model="echo",tenant="acme",version="1"} 3.0',
     ]:
         assert line in page, page
+
+
+def test_a_tenants_rate_is_that_of_all_processes_together(tmp_path: Path) -> None:
+    secret = keys.add(tmp_path / "keys.json", "us", rate=0.001, burst=10)
+    headers = [(b"x-api-key", secret.encode())]
+    shared = SharedTimes.make()
+    gatekeepers = [Gatekeeper(tmp_path / "keys.json", (), SharedTimes(os.dup(shared.handle))) for _ in range(4)]
+    for gatekeeper in (*gatekeepers, gatekeepers[0]):
+        assert gatekeeper.admit(headers, 2) == "us"
+    for gatekeeper in gatekeepers:
+        with pytest.raises(TooFastError, match=r"rate of 0.001 requests"):
+            gatekeeper.admit(headers)
+
+
+def test_a_tenant_whose_rate_is_raised_does_not_wait_for_what_the_old_one_owed() -> None:
+    times = OwnTimes()
+    assert Bucket(0.001, 10, times.of("us")).take(10) == 0
+    assert 1000 >= Bucket(0.001, 10, times.of("us")).take() > 900
+    assert Bucket(1000, 10, times.of("us")).take() <= 0.001

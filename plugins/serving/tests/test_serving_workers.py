@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
+from deepseek_serving import keys
 from deepseek_serving.reports import Report
 from deepseek_serving.workers.changes import Changes
 from deepseek_serving.workers.held import Held
@@ -49,6 +50,21 @@ def test_workers_share_the_port_and_count_together(workers: Workers) -> None:
     os.kill(workers.process.pid, signal.SIGTERM)
     _, errors = workers.process.communicate(timeout=30)
     assert (workers.process.returncode, errors) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_tenants_rate_holds_for_all_workers_together(tmp_path: Path) -> None:
+    secret = keys.add(tmp_path / "keys.json", "us", rate=0.001, burst=6)
+    workers = Workers(tmp_path, "--set", f"server.keys={tmp_path / 'keys.json'}")
+    seen: collections.Counter[int] = collections.Counter()
+    try:
+        # Each over a connection of its own: they go to the workers in turn.
+        for _ in range(12):
+            seen[httpx.post(workers.url + URL, content=CONTENT, headers={"X-API-Key": secret}).status_code] += 1
+    finally:
+        workers.process.terminate()
+        workers.process.communicate(timeout=30)
+    assert seen == {200: 6, 429: 6}
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import hmac
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from time import monotonic
 
 import msgspec
 
@@ -14,6 +13,7 @@ from deepseek.plugin import ConfigError, InputError
 from deepseek_serving import keys
 from deepseek_serving.errors import ForbiddenError, TooFastError, UnauthorizedError
 from deepseek_serving.keys import Key
+from deepseek_serving.rates import Bucket, OwnTimes, Times
 
 logger = logging.getLogger("deepseek.serving")
 
@@ -34,40 +34,13 @@ class Caller(msgspec.Struct, frozen=True):
 ANYBODY = Caller()
 
 
-class Bucket:
-    """A tenant's allowance: filled at its rate, emptied by its requests.
-
-    Args:
-        rate: requests per second.
-        burst: requests that it holds when full.
-
-    Source: the token bucket of RFC 2697.
-    """
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self.rate = rate
-        self.burst = burst
-        self._level = burst
-        self._filled = monotonic()
-
-    def take(self, count: int = 1) -> float:
-        """Take so many, or none: 0.0, or the seconds until there are so many."""
-        now = monotonic()
-        self._level = min(self.burst, self._level + (now - self._filled) * self.rate)
-        self._filled = now
-        if self._level >= count:
-            self._level -= count
-            return 0.0
-        return (count - self._level) / self.rate
-
-
 class Gatekeeper:
     """Lets callers in by their keys; without a file of keys, whoever can connect.
 
     Args:
         path: the file of keys, which is read again when it changes.
         allow: administrative calls that the server allows.
-        share: this process's part of every tenant's rate.
+        times: what tenants have used of their rates, which the server's other processes share.
 
     Raises:
         ConfigError: the file can't be read.
@@ -76,11 +49,11 @@ class Gatekeeper:
         closed: whether a key is needed.
     """
 
-    def __init__(self, path: Path | None, allow: Iterable[str], *, share: float = 1.0) -> None:
+    def __init__(self, path: Path | None, allow: Iterable[str], times: Times | None = None) -> None:
         self.closed = path is not None
         self._path = path
         self._allow = frozenset(allow)
-        self._share = share
+        self._times: Times = OwnTimes() if times is None else times
         self._changed = 0
         self._missing = False
         self._keys: dict[bytes, Key] = {}
@@ -107,7 +80,7 @@ class Gatekeeper:
                 )
             wait = bucket.take(count)
             if wait:
-                rate = f"{bucket.rate / self._share:g} requests per second"
+                rate = f"{bucket.rate:g} requests per second"
                 raise TooFastError(f"the tenant `{key.tenant}` is over its rate of {rate}", retry_after=wait)
         return key.tenant
 
@@ -156,17 +129,11 @@ class Gatekeeper:
     def _read(self, path: Path) -> None:
         found = keys.read(path)
         self._keys = {bytes.fromhex(key.sha256): key for key in found}
-        rates: dict[str, tuple[float, float]] = {}
         # Of several that a file written by hand may name, the lowest.
-        for key in sorted(found, key=lambda key: -key.rate):
-            if key.rate:
-                # A burst may come over one connection, which one process has.
-                rates[key.tenant] = (key.rate * self._share, max(1.0, key.burst or key.rate))
-        old = self._buckets
         self._buckets = {
-            tenant: old[tenant] if tenant in old and (old[tenant].rate, old[tenant].burst) == rate else Bucket(*rate)
-            for tenant, rate in rates.items()
-        }
+            key.tenant: Bucket(key.rate, max(1.0, key.burst or key.rate), self._times.of(key.tenant))
+            for key in sorted(found, key=lambda key: -key.rate) if key.rate
+        }  # fmt: skip
 
     def _key(self, headers: Iterable[tuple[bytes, bytes]]) -> Key:
         for name, value in headers:

@@ -27,6 +27,7 @@ from deepseek_serving.http.front import Front
 from deepseek_serving.http.infer import InferRoad, seconds
 from deepseek_serving.oip import metadata
 from deepseek_serving.opening import Plugins
+from deepseek_serving.rates import Times
 from deepseek_serving.reports import ModelReport, Report
 from deepseek_serving.repository import Repository
 from deepseek_serving.settings import ServerSettings
@@ -57,7 +58,7 @@ class Server:
         settings: the section `server`.
         folder: where the pipelines are.
         overrides, plugins: as for `deepseek.build`.
-        workers: how many processes serve together; rates are shared among them.
+        times: what tenants have used of their rates, in all processes that serve together; None: there is one.
         grpc_port: where all of them listen for gRPC.
 
     Attributes:
@@ -69,11 +70,11 @@ class Server:
 
     def __init__(
         self, settings: ServerSettings, folder: Folder, overrides: Sequence[str] = (), plugins: Plugins = (), *,
-        workers: int = 1, grpc_port: int | None = None,
+        times: Times | None = None, grpc_port: int | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.colleagues: Worker | None = None
-        self._workers, self._grpc_port = workers, grpc_port
+        self._times, self._grpc_port = times, grpc_port
         self.started = time.time()
         self.live = False
         self.loading = True
@@ -100,7 +101,7 @@ class Server:
             self._folder, self.handover, self._overrides, self._plugins, patience=settings.loading
         )  # fmt: skip
         self.tls = Tls(settings.tls) if settings.tls else None
-        self.gatekeeper = Gatekeeper(settings.keys, settings.allow, share=1 / self._workers)
+        self.gatekeeper = Gatekeeper(settings.keys, settings.allow, self._times)
         self.admin = Admin(self)
         self._road = InferRoad(
             self.repository, self.gatekeeper, limits, self.memory, compress=settings.http.compress,

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from time import monotonic
 
-from deepseek_serving.gatekeeper import Bucket
 from deepseek_serving.http2 import frames
 from deepseek_serving.http2.frames import FRAME, LARGEST_WINDOW, TOP, Http2Error
+from deepseek_serving.rates import Bucket
 
 #: Bytes of a header block that is read, and of a frame of any other kind, DATA excepted.
 _BLOCK, _OTHER = 96 << 10, 1 << 14

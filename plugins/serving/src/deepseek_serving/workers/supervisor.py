@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from deepseek_serving.process import announce
+from deepseek_serving.rates import SharedTimes
 from deepseek_serving.settings import ServerSettings
 from deepseek_serving.workers.channel import Channel
 from deepseek_serving.workers.door import Door, reserve
@@ -40,6 +40,7 @@ class Supervisor:
         self._start = start
         self._workers: list[Held] = []
         self._door = Door(settings, self._workers)
+        self._times = SharedTimes.make()
         self._ending = False
         self._ready = asyncio.Event()
         self._failed: int | None = None
@@ -82,16 +83,13 @@ class Supervisor:
 
     def _spawn(self) -> None:
         mine, theirs = socket.socketpair()
-        os.set_inheritable(self._door.slots.handle, True)
         # Without the working directory on the path: it may be the folder of models.
         command = [sys.executable, "-P", "-m", "deepseek_serving.workers.worker", str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=(theirs.fileno(), self._door.slots.handle))  # noqa: S603 -- ourselves
+        shared = {"slots": self._door.slots.handle, "times": self._times.handle}
+        process = subprocess.Popen(command, pass_fds=(theirs.fileno(), *shared.values()))  # noqa: S603 -- ourselves
         theirs.close()
         worker = Held(process)
-        start = {
-            **self._start, "slots": self._door.slots.handle, "workers": self.settings.workers,
-            "first": not self._ready.is_set(),
-        }  # fmt: skip
+        start = {**self._start, **shared, "first": not self._ready.is_set()}
         worker.channel = Channel(
             mine, lambda message, _: self._receive(worker, message), lambda: self._died(worker)
         )  # fmt: skip

@@ -20,6 +20,7 @@ from deepseek_serving.allocator import few_arenas
 from deepseek_serving.errors import brought, carried
 from deepseek_serving.loading import Loading
 from deepseek_serving.process import check_models, folder_of, leave, log_to_stderr, run_on_loop, settle_memory, until
+from deepseek_serving.rates import SharedTimes
 from deepseek_serving.reports import Report, together
 from deepseek_serving.server import Server
 from deepseek_serving.settings import from_plain
@@ -167,7 +168,8 @@ async def _serve(end: socket.socket, start: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     settings = from_plain(start["settings"])
     folder = folder_of(Path(start["source"]), start["name"], settings)
-    server = Server(settings, folder, start["overrides"], workers=start["workers"], grpc_port=start["grpc_port"])
+    times = SharedTimes(start["times"])
+    server = Server(settings, folder, start["overrides"], times=times, grpc_port=start["grpc_port"])
     worker = Worker(server, end, Slots(start["slots"], settings.limits.connections), first=start["first"])
     # The supervisor says when: a Ctrl-C reaches every process of a terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
