@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import onnxruntime
-from soak_pieces import MODELS, ROWS, post
+from soak_pieces import MALFORMED, MODELS, ROWS, post
 
 from deepseek_serving.grpc import schema
 
@@ -167,14 +167,7 @@ class Soak:
 
     async def malformed(self) -> None:
         """One that can't be served; the status says so."""
-        kinds = {
-            post("/v2/models/one/infer", b'{"inputs"'): 400,
-            post("/v2/models/nobody/infer", b'{"inputs":[]}'): 404,
-            post("/v2/models/one/infer", b'{"inputs":[]}'): 400,
-            b"POST /v2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n": 413,
-            b"\x00\x01\x02 nonsense\r\n\r\n": 400,
-        }  # fmt: skip
-        content, wanted = self.chance.choice(list(kinds.items()))
+        content, wanted = self.chance.choice(MALFORMED)
         reader, writer = await asyncio.open_connection(self.host, self.port)
         writer.write(content)
         status, _, _ = await self.answer(reader)

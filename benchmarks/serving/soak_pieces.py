@@ -32,3 +32,13 @@ def post(path: str, content: bytes, more: str = "") -> bytes:
     """A request over HTTP; `more` are lines of its head."""
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {len(content)}\r\n\r\n"
     return head.encode() + content
+
+
+#: Requests that can't be served, and the status that says so.
+MALFORMED = (
+    (post("/v2/models/one/infer", b'{"inputs"'), 400),
+    (post("/v2/models/nobody/infer", b'{"inputs":[]}'), 404),
+    (post("/v2/models/one/infer", b'{"inputs":[]}'), 400),
+    (b"POST /v2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n", 413),
+    (b"\x00\x01\x02 nonsense\r\n\r\n", 400),
+)
