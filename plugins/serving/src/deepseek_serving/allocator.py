@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-#: glibc's number of the parameter, and how many arenas threads share. Source: mallopt(3).
-_ARENA_MAX, _ARENAS = -8, 2
+#: glibc's numbers of its parameters. Source: mallopt(3).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+#: Arenas that threads share; bytes that are kept for the next request, and of blocks that are the system's each time.
+_ARENAS, _KEPT, _LARGE = 2, 16 << 20, 8 << 20
 
 
 def _of_glibc(name: str) -> Any:
@@ -21,6 +23,13 @@ def _of_glibc(name: str) -> Any:
 trim = _of_glibc("malloc_trim")
 
 
-def few_arenas() -> None:
-    """Have threads share few arenas: each load of a model has a thread of its own, and would leave rests in another."""
-    _of_glibc("mallopt")(_ARENA_MAX, _ARENAS)
+def tune() -> None:
+    """Make the allocator one for a server.
+
+    Each load of a model has a thread of its own, and would leave rests in another arena: threads share few. And the
+    memory of each body would be given back to the system after the request: some is kept for the next.
+    """
+    change = _of_glibc("mallopt")
+    change(_ARENA_MAX, _ARENAS)
+    change(_TRIM_THRESHOLD, _KEPT)
+    change(_MMAP_THRESHOLD, _LARGE)

@@ -16,7 +16,7 @@ from typing import Any
 
 import deepseek
 from deepseek.plugin import ConfigError, read_settings
-from deepseek_serving.allocator import few_arenas
+from deepseek_serving.allocator import tune
 from deepseek_serving.folder import NAME, SERVER, Folder, OneFile, Tree
 from deepseek_serving.http.browsers import loopback
 from deepseek_serving.opening import PLUGIN
@@ -41,7 +41,7 @@ def run(source: Path, *, name: str, config: Path | None, overrides: Sequence[str
             "log_level": log_level,
         }  # fmt: skip
         return _supervise(settings, start)
-    few_arenas()
+    tune()
     run_on_loop(_serve(Server(settings, folder, rest)))
     leave(0)
     return 0

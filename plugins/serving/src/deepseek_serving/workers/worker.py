@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from deepseek.plugin import DeepSeekError
-from deepseek_serving.allocator import few_arenas
+from deepseek_serving.allocator import tune
 from deepseek_serving.errors import brought, carried
 from deepseek_serving.loading import Loading
 from deepseek_serving.process import check_models, folder_of, leave, log_to_stderr, run_on_loop, settle_memory, until
@@ -186,7 +186,7 @@ def main() -> None:
     size = int.from_bytes(end.recv(4, socket.MSG_WAITALL), "big")
     start = msgspec.msgpack.decode(end.recv(size, socket.MSG_WAITALL))
     log_to_stderr(start["log_level"])
-    few_arenas()
+    tune()
     try:
         run_on_loop(_serve(end, start))
     except DeepSeekError as error:
