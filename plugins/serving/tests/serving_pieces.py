@@ -102,8 +102,10 @@ def identity(path: Path, datatype: str = "FLOAT", shape: Sequence[Any] = ("batch
 
 
 @contextmanager
-def serving(folder: Path, client: Mapping[str, Any] | None = None, **settings: Any) -> Iterator[Running]:
-    """Serve a folder of models until the block ends."""
+def serving(
+    folder: Path, client: Mapping[str, Any] | None = None, *, early: bool = False, **settings: Any
+) -> Iterator[Running]:  # fmt: skip
+    """Serve a folder of models until the block ends, which begins when they are loaded, or (`early`) when it listens."""
     import msgspec
 
     given = {"http": {"port": 0}, "grpc": {"port": 0}, **settings}
@@ -113,7 +115,7 @@ def serving(folder: Path, client: Mapping[str, Any] | None = None, **settings: A
     assert isinstance(msgspec.to_builtins(parsed.host), str)
     started: Future[Running] = Future()
     ended = threading.Thread(
-        target=run_on_loop, args=(_serve(parsed, folder, started, dict(client or {})),), daemon=True
+        target=run_on_loop, args=(_serve(parsed, folder, started, dict(client or {}), early),), daemon=True
     )
     ended.start()
     running = started.result(60)
@@ -126,13 +128,19 @@ def serving(folder: Path, client: Mapping[str, Any] | None = None, **settings: A
         assert not ended.is_alive()
 
 
-async def _serve(settings: ServerSettings, folder: Path, started: Future[Running], client: dict[str, Any]) -> None:
+async def _serve(
+    settings: ServerSettings, folder: Path, started: Future[Running], client: dict[str, Any], early: bool
+) -> None:
     server = Server(settings, Tree(folder, settings), plugins=[puppet()])
+
+    def begin() -> None:
+        started.set_result(Running(server, asyncio.get_running_loop(), **client))
+
     try:
-        await server.start()
-        running = Running(server, asyncio.get_running_loop(), **client)
-        started.set_result(running)
-        await running.stop.wait()
+        await server.start(live=begin if early else None)
+        if not early:
+            begin()
+        await started.result().stop.wait()
     except BaseException as exc:
         if not started.done():
             started.set_exception(exc)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepseek_serving.bench.load import arrivals
 from serving_pieces import Running, serving
 
 
@@ -122,14 +121,6 @@ def test_bench_writes_results_and_a_plot(shared: Running, tmp_path: Path) -> Non
     assert json.loads(out.read_text())["highest_rate"] == 0
     assert "exclude one another" in run(*where, "--rate", "1", "--clients", "1", code=2).stderr
     assert "is no goal" in run(*where, "--slo", "fast", code=1).stderr
-
-
-def test_arrivals_come_at_their_rate() -> None:
-    assert [round(at, 6) for at in arrivals(10, 0.45, poisson=False)] == [0, 0.1, 0.2, 0.3, 0.4]
-    gaps = np.diff(list(arrivals(1000, 20, poisson=True)))
-    assert abs(gaps.mean() - 1e-3) < 5e-5
-    # Of a Poisson process the gaps' deviation is their mean.
-    assert abs(gaps.std() - 1e-3) < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,13 @@ def test_it_shows_models_and_their_traffic_and_asks_no_other_host(shared: Runnin
     expect(card.locator(".p99")).to_have_text(re.compile("[0-9]"))
     expect(card.locator(".rate")).to_have_text(re.compile("[1-9]"))
     assert page.locator("#ready").text_content() == "ready"
+    expect(card.locator(".facts")).to_have_text(re.compile(r"puppet_puppet on cpu; \d+ MiB; loaded in .*→ y FP32"))
+    expect(card.locator(".queue")).to_have_text("0")
+    failed = int(card.locator(".errors").text_content())
+    assert shared.http.post("/v2/models/echo/infer", json={"inputs": []}).status_code == 400
+    expect(card.locator(".errors")).to_have_text(str(failed + 1))
+    device = page.locator("#devices tbody tr")
+    expect(device).to_have_text(re.compile(rf"cpu{len(shared.server.names().split(', '))}\d+ %\d+ MiB"))
     assert card.locator(".bars svg rect").count() == 12
     assert card.locator("polyline").get_attribute("points")
     assert page.trouble == []

@@ -164,6 +164,24 @@ def test_a_model_whose_file_comes_late_is_loaded_when_it_comes(tmp_path: Path) -
         assert first(running, "late") == 2.0
 
 
+def test_what_changed_once_is_tried_once(tmp_path: Path) -> None:
+    (tmp_path / "late.yaml").write_text("model: late.puppet\n")
+    with serving(tmp_path, watch="20ms") as running:
+        # Another model that comes shows that the folder was looked at again.
+        write_models(tmp_path, {"first": ""})
+        while running.infer("first", ROW).status_code != 200:
+            pass
+        assert running.server.repository.failures == {"late": 1}
+        (tmp_path / "late.puppet").write_text("")
+        while running.infer("late", ROW).status_code != 200:
+            pass
+        write_models(tmp_path, {"second": ""})
+        while running.infer("second", ROW).status_code != 200:
+            pass
+        served = running.server.repository.find("late")
+        assert (served.statistics.loads, running.server.repository.failures) == (1, {"late": 1})
+
+
 def test_zeros_of_any_type_warm_a_model_up(tmp_path: Path) -> None:
     write_models(tmp_path, {"half": {"puppet": {"dtype": "bfloat16"}}})
     with serving(tmp_path) as running:

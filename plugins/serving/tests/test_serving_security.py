@@ -147,16 +147,20 @@ def encrypted(tmp_path: Path, ca: trustme.CA, request: pytest.FixtureRequest) ->
     own.private_key_pem.write_to_path(tmp_path / "client.key")
     own.cert_chain_pems[0].write_to_path(tmp_path / "client.crt")
     tls = {"certificate": str(tmp_path / "server.pem"), "key": str(tmp_path / "server.key")}
-    if getattr(request, "param", False):
+    # The carrier of gRPC, with clients that have to show who they are.
+    mutual = getattr(request, "param", "")
+    if mutual:
         tls["client_ca"] = str(tmp_path / "ca.pem")
     write_models(tmp_path / "models", {"echo": ""})
     context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     context.load_cert_chain(tmp_path / "client.pem")
-    with serving(tmp_path / "models", {"verify": context}, tls=tls) as running:
+    with serving(
+        tmp_path / "models", {"verify": context}, tls=tls, grpc={"port": 0, "carrier": mutual or "native"}
+    ) as running:
         yield running
 
 
-@pytest.mark.parametrize("encrypted", [False, True], indirect=True)
+@pytest.mark.parametrize("encrypted", ["", "native"], indirect=True)
 def test_both_protocols_speak_tls(encrypted: Running, tmp_path: Path) -> None:
     assert encrypted.url.startswith("https://")
     assert encrypted.infer("echo", ROW).json()["outputs"][0]["data"] == [1.0] * 4
@@ -170,11 +174,28 @@ def test_both_protocols_speak_tls(encrypted: Running, tmp_path: Path) -> None:
         np.testing.assert_array_equal(client.infer("echo", [tensor]).as_numpy("y"), ROW)
 
 
-@pytest.mark.parametrize("encrypted", [True], indirect=True)
+@pytest.mark.parametrize("encrypted", ["native"], indirect=True)
 def test_a_client_without_a_certificate_is_refused(encrypted: Running, tmp_path: Path) -> None:
     context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     with httpx.Client(verify=context) as client, pytest.raises(httpx.TransportError):
         client.get(f"{encrypted.url}/v2")
+
+
+@pytest.mark.parametrize("encrypted", ["native", "grpcio"], indirect=True)
+def test_a_client_without_a_certificate_of_ours_is_refused_over_grpc(encrypted: Running, tmp_path: Path) -> None:
+    stranger = trustme.CA().issue_cert("stranger@example.org")
+    stranger.private_key_pem.write_to_path(tmp_path / "stranger.key")
+    stranger.cert_chain_pems[0].write_to_path(tmp_path / "stranger.crt")
+    root = {"root_certificates": str(tmp_path / "ca.pem")}
+    for name, known in (("client", True), ("stranger", False), ("", False)):
+        own = {"private_key": str(tmp_path / f"{name}.key"), "certificate_chain": str(tmp_path / f"{name}.crt")}
+        with triton_client(triton_grpc, encrypted.grpc, ssl=True, **root, **(own if name else {})) as client:
+            if known:
+                assert client.is_server_live()
+                continue
+            with pytest.raises(InferenceServerException) as caught:
+                client.is_server_live()
+            assert caught.value.status() == "StatusCode.UNAVAILABLE"
 
 
 @pytest.fixture

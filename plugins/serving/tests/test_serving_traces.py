@@ -7,8 +7,10 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from deepseek_serving.grpc import schema
 from deepseek_serving.settings import TracingSettings
 from deepseek_serving.tracing import Tracing
 from serving_pieces import serving, write_models
@@ -40,6 +42,61 @@ def test_traces_follow_the_context_of_the_caller(tmp_path: Path) -> None:
     assert f"{spans['infer echo'].context.trace_id:032x}" == trace
     assert spans["execute"].parent.span_id == spans["infer echo"].context.span_id
     assert spans["infer echo"].start_time <= spans["execute"].start_time <= spans["execute"].end_time
+
+
+def spans_of(exporter: Any, tracing: Tracing) -> list[Any]:
+    """The spans of requests since they were last looked at."""
+    tracing._provider.force_flush()
+    found = [span for span in exporter.get_finished_spans() if span.name.startswith("infer ")]
+    exporter.clear()
+    return found
+
+
+@pytest.mark.parametrize("carrier", ["native", "grpcio"])
+def test_every_road_is_traced_and_names_its_span(coded_models: Path, tmp_path: Path, carrier: str) -> None:
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    for file in coded_models.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    write_models(tmp_path, {"echo": "", "many": {"puppet": {"chunks": 3}}})
+    exporter = InMemorySpanExporter()
+    context = f"00-{TRACE}-{SPAN}-01"
+    with serving(tmp_path, tracing={"rate": 1 << 30}, grpc={"port": 0, "carrier": carrier}) as running:
+        tracing = Tracing(TracingSettings(rate=1 << 30), exporter)
+        running.on_loop(lambda: running.server.trace_with(tracing))
+        for path, content, status in (
+            ("/v2/models/echo/generate", b'{"x": [1, 1, 1, 1]}', 200),
+            ("/v2/models/many/generate_stream", b'{"x": [1, 1, 1, 1]}', 200),
+            ("/v2/models/embed/predict", b"hello world", 200),
+            ("/v2/models/color/predict", b"no picture", 400),
+            ("/v1/embeddings", b'{"model": "embed", "input": "hello"}', 200),
+        ):
+            answer = running.http.post(path, content=content, headers={"traceparent": context})
+            assert (path, answer.status_code) == (path, status)
+            [span] = spans_of(exporter, tracing)
+            assert f"{span.context.trace_id:032x}" == TRACE
+            assert answer.headers["traceparent"] == f"00-{TRACE}-{span.context.span_id:016x}-01"
+            assert span.status.is_ok == (status == 200)
+            assert "traceparent" not in running.http.post(path, content=content).headers
+        channel = grpc.insecure_channel(running.grpc)
+        call = channel.unary_unary(
+            f"/{schema.SERVICE}/ModelInfer", schema.ModelInferRequest.SerializeToString,
+            schema.ModelInferResponse.FromString,
+        )  # fmt: skip
+        request = schema.ModelInferRequest(model_name="echo", raw_input_contents=[bytes(16)])
+        request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+        _, seen = call.with_call(request, metadata=[("traceparent", context)])
+        [span] = spans_of(exporter, tracing)
+        assert dict(seen.initial_metadata())["traceparent"] == f"00-{TRACE}-{span.context.span_id:016x}-01"
+        _, seen = call.with_call(request)
+        assert "traceparent" not in dict(seen.initial_metadata())
+        stream = channel.stream_stream(
+            f"/{schema.SERVICE}/ModelStreamInfer", schema.ModelInferRequest.SerializeToString,
+            schema.ModelStreamInferResponse.FromString,
+        )  # fmt: skip
+        assert len(list(stream(iter([request, request]), metadata=[("traceparent", context)]))) == 2
+        assert {f"{span.context.trace_id:032x}" for span in spans_of(exporter, tracing)} == {TRACE}
+        channel.close()
 
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -100,7 +100,10 @@ def test_what_the_server_tells_of_itself(triton: Any) -> None:
     as_json = {"as_json": True} if module is triton_grpc else {}
     about = client.get_server_metadata(**as_json)
     assert about["name"] == "deepseek"
-    assert "binary_tensor_data" in about["extensions"]
+    assert {
+        "binary_tensor_data", "classification", "generate", "logging", "model_configuration", "model_repository",
+        "schedule_policy", "sequence", "statistics", "system_shared_memory", "trace",
+    } == set(about["extensions"])  # fmt: skip
     model = client.get_model_metadata("float", **as_json)
     assert model["platform"] == "onnxruntime_onnx"
     assert model["inputs"][0]["datatype"] == "FP32"

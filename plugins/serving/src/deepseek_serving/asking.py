@@ -6,18 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from deepseek.plugin import DeadlineError, Options
 from deepseek_serving.backlog import Backlog
-from deepseek_serving.calls import Call, StreamCall
-from deepseek_serving.errors import NotReadyError, SlowReaderError
+from deepseek_serving.calls import Call, CodedCall, StreamCall
+from deepseek_serving.errors import GoneError, NotReadyError, OverloadedError, SlowReaderError
 from deepseek_serving.oip.requests import Question
 from deepseek_serving.served import Served
 
 Trace = Callable[[Call], None]
+T = TypeVar("T")
 #: Bytes of an answer in chunks that may wait for a client to read them, and what a chunk takes beside its own.
 _BEHIND, _CHUNK = 4 << 20, 1 << 10
 #: Pictures and texts of a model that may wait to be read.
@@ -59,14 +60,7 @@ async def ask(
     if trace is not None:
         trace(call)
     model.submit(call, loop)
-    try:
-        answer = await done
-    except asyncio.CancelledError:
-        call.cancel()
-        raise
-    if call.error is not None:
-        raise call.error
-    return answer
+    return await _settled(call, done)
 
 
 async def stream(
@@ -112,21 +106,60 @@ async def predict(
         raise NotReadyError(f"the model `{model.name}` is not ready: {model.reason}")
     codec = pipeline.codec
     _in_time(model, question)
-    deadline = question.options.deadline
     if model.unpacking >= _UNPACKING:
-        raise model.refused(NotReadyError(f"{_UNPACKING} pictures or texts wait to be read already", retry_after=1))
+        raise model.refused(OverloadedError(f"{_UNPACKING} pictures or texts wait to be read already", retry_after=1))
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    call = CodedCall(model, question, lambda _: None if done.cancelled() else done.set_result(None), monotonic())
+    if trace is not None:
+        trace(call)
+    try:
+        question.inputs = await _encoded(model, partial(codec.encode, value), question.options.deadline)
+    except BaseException as error:
+        call.settle(_known(error))
+        raise
+    call.encoded()
+    model.submit(call, loop)
+    await _settled(call, done)
+    try:
+        rows = await model.beside(partial(codec.decode, call.outputs or {}))
+    except BaseException as error:
+        call.decoded(_known(error))
+        raise
+    call.decoded()
+    return rows
+
+
+async def _encoded(
+    model: Served, encode: Callable[[], Mapping[str, Any]], deadline: float | None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The inputs that a codec makes. Raises DeadlineError, and what the codec raises."""
     model.unpacking += 1
     try:
         async with asyncio.timeout(None if deadline is None else max(0.0, deadline - monotonic())):
-            inputs = await model.beside(partial(codec.encode, value))
+            inputs = await model.beside(encode)
     except TimeoutError:
-        late = DeadlineError("the deadline passed before the model was asked")
-        raise model.refused(late) from None
+        raise DeadlineError("the deadline passed before the model was asked") from None
     finally:
         model.unpacking -= 1
-    question.inputs = {name: np.asarray(tensor) for name, tensor in inputs.items()}
-    outputs = await ask(model, question, trace)
-    return await model.beside(partial(codec.decode, outputs))
+    return {name: np.asarray(tensor) for name, tensor in inputs.items()}
+
+
+async def _settled(call: Call, done: asyncio.Future[T]) -> T:
+    """What a call's future holds when the call has ended; cancelling takes it back. Raises the call's error."""
+    try:
+        answer = await done
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+    if call.error is not None:
+        raise call.error
+    return answer
+
+
+def _known(error: BaseException) -> BaseException:
+    """What a call is told of a task that was cancelled: its client has gone."""
+    return GoneError("the client went away") if isinstance(error, asyncio.CancelledError) else error
 
 
 def _in_time(model: Served, question: Question) -> None:

@@ -145,6 +145,10 @@ class Call:
             self.question.inputs.clear()
         # Which tells, in `error`, if the answer can't be sent as it is wanted.
         self._done(self)
+        self.conclude()
+
+    def conclude(self) -> None:
+        """Count it: the answer, or the error, is with the client."""
         error = self.error
         if error is None:
             self.model.statistics.succeeded((self.arrived, self.queued, self.started, self.ended, monotonic()))
@@ -159,6 +163,12 @@ class Call:
         if self.span is not None:
             self.tracing = tracing
 
+    def refused(self, error: BaseException) -> None:
+        """It is not taken: all that is left of it is its span."""
+        if self.tracing is not None:
+            self.error = error
+            self.tracing.end(self)
+
     def _back(self) -> None:
         """The scheduler is done with it, which counts once, whatever it says after that."""
         if self._held:
@@ -167,6 +177,30 @@ class Call:
 
     def _late(self) -> None:
         self.settle(DeadlineError("the deadline passed before there was an answer"))
+
+
+class CodedCall(Call):
+    """A call between an `encode` and a `decode` of the model's codec, which are a part of it."""
+
+    __slots__ = ("_decoded",)
+
+    def __init__(self, model: Served, question: Question, done: Callable[[Any], None], arrived: float) -> None:
+        super().__init__(model, question, done, arrived)
+        self._decoded = False
+
+    def encoded(self) -> None:
+        """The inputs are there: it waits for the model from now on."""
+        self.queued = self.started = self.ended = monotonic()
+
+    def decoded(self, error: BaseException | None = None) -> None:
+        """The answer has been made of the outputs, or what went wrong."""
+        self._decoded, self.error = True, error
+        self.conclude()
+
+    def conclude(self) -> None:
+        """See `Call.conclude`."""
+        if self._decoded or self.error is not None:
+            super().conclude()
 
 
 class StreamCall(Call):

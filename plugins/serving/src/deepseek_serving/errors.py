@@ -45,6 +45,10 @@ class NotReadyError(RefusedError):
     status, grpc = 503, "UNAVAILABLE"
 
 
+class OverloadedError(NotReadyError):
+    """As many requests wait as may."""
+
+
 class UnauthorizedError(RefusedError):
     """No key, or none that is known."""
 
@@ -76,9 +80,10 @@ class SlowReaderError(RefusedError):
 
 
 class UnsupportedError(RefusedError):
-    """A part of the protocol that the server does not have."""
+    """A part of the protocol that the server, or the model, does not have."""
 
-    status, grpc = 501, "UNIMPLEMENTED"
+    # Not 501: what is wrong is the request, and monitors take 5xx for a fault of the server's.
+    status, grpc = 400, "UNIMPLEMENTED"
 
 
 class GoneError(RefusedError):

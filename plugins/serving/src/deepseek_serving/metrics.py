@@ -56,7 +56,7 @@ class Metrics(Collector):
         rows = CounterMetricFamily("deepseek_rows", "Rows computed.", labels=_MODEL)
         batches = CounterMetricFamily("deepseek_batches", "Batches executed.", labels=_MODEL)
         loads = CounterMetricFamily("deepseek_loads", "Times that the model was loaded (cold starts).", labels=_MODEL)
-        for model in self._report.served:
+        for model in self._report.models:
             key, counts = (model.name, model.version), model.counts
             requests.add_metric((*key, "success"), counts.success.count)
             requests.add_metric((*key, "error"), counts.fail.count)
@@ -70,21 +70,31 @@ class Metrics(Collector):
         )
         for status, count in self._report.refusals.items():
             refusals.add_metric(status.split(), count)
-        yield from (requests, errors, rows, batches, loads, refusals)
+        failures = CounterMetricFamily(
+            "deepseek_load_failures", "Times that the model could not be loaded.", labels=("model",)
+        )
+        for name, count in self._report.failures.items():
+            failures.add_metric((name,), count)
+        yield from (requests, errors, rows, batches, loads, failures, refusals)
 
     def _states(self) -> Iterator[Any]:
         depth = GaugeMetricFamily("deepseek_inflight", "Requests that wait or run.", labels=_MODEL)
         queue = GaugeMetricFamily("deepseek_queue_depth", "Requests that wait for their execution.", labels=_MODEL)
-        ready = GaugeMetricFamily("deepseek_ready", "Whether the model takes requests.", labels=_MODEL)
+        ready = GaugeMetricFamily(
+            "deepseek_ready", "Whether the model takes requests; 0 also once it is gone.", labels=_MODEL
+        )
         load = GaugeMetricFamily("deepseek_load_seconds", "How long the last load took.", labels=_MODEL)
         memory = GaugeMetricFamily(
-            "deepseek_model_memory_bytes", "Resident memory that its build added.", labels=_MODEL
+            "deepseek_model_memory_bytes",
+            "Resident memory that its build added; an engine's libraries count for its first model.",
+            labels=_MODEL,
         )
+        for model in self._report.models:
+            ready.add_metric((model.name, model.version), model.state == "READY")
         for model in self._report.served:
             key = (model.name, model.version)
             depth.add_metric(key, model.inflight)
             queue.add_metric(key, model.queued)
-            ready.add_metric(key, model.state == "READY")
             load.add_metric(key, model.counts.load_seconds)
             memory.add_metric(key, model.memory_bytes)
         yield from (depth, queue, ready, load, memory)
@@ -97,11 +107,11 @@ class Metrics(Collector):
     def _histograms(self) -> Iterator[Any]:
         for name, meaning in _TIMES.items():
             family = HistogramMetricFamily(f"deepseek_{name}_seconds", meaning, labels=_MODEL)
-            for model in self._report.served:
+            for model in self._report.models:
                 _add(family, (model.name, model.version), TIMES, getattr(model.counts, f"{name}_time"))
             yield family
         sizes = HistogramMetricFamily("deepseek_batch_rows", "Rows of a batch.", labels=_MODEL)
-        for model in self._report.served:
+        for model in self._report.models:
             _add(sizes, (model.name, model.version), SIZES, model.counts.batch_rows)
         yield sizes
 

@@ -35,11 +35,17 @@ class Prints:
         #: Models of which it is not known what they lack.
         self._lacking: set[str] = set()
 
-    def now(self, name: str, sources: Iterable[Path]) -> Print:
-        """What a model's files look like; `sources` are those of its pipelines that are known."""
+    def now(self, name: str, sources: Iterable[Path], *, lacking: bool | None = None) -> Print:
+        """What a model's files look like.
+
+        Args:
+            name: the model's.
+            sources: of its pipelines, as far as they are known.
+            lacking: whether what lies beside the pipelines counts, too; None: where it is not known what they lack.
+        """
         pipelines = self._folder.versions(name).values()
-        beside = _beside(pipelines) if name in self._lacking else ()
-        return fingerprint(pipelines, (*sources, *beside))
+        wide = name in self._lacking if lacking is None else lacking
+        return fingerprint(pipelines, (*sources, *(_beside(pipelines) if wide else ())))
 
     def loaded(self, name: str, print_: Print) -> None:
         """What looked like this serves."""
@@ -49,7 +55,8 @@ class Prints:
     def failed(self, name: str, print_: Print) -> None:
         """What looks like this can't be loaded: it is not worth another try before it, or what it lacks, has changed.
 
-        Its model may be what it lacks, of which nothing is known then: whatever lies beside the pipeline is followed.
+        Its model may be what it lacks, of which nothing is known then: whatever lies beside the pipeline is followed,
+        and is a part of the print.
         """
         self._noted[name] = print_
         self._lacking.add(name)

@@ -107,6 +107,7 @@ class Report(msgspec.Struct):
         resident_bytes: memory of each process.
         models: those that are, and those that were.
         refusals: answers that are errors, by protocol and status.
+        failures: how often models could not be loaded, by name.
     """
 
     started: float
@@ -115,6 +116,7 @@ class Report(msgspec.Struct):
     resident_bytes: list[int]
     models: list[ModelReport]
     refusals: dict[str, int] = {}
+    failures: dict[str, int] = {}
 
     @property
     def served(self) -> list[ModelReport]:
@@ -130,15 +132,16 @@ def together(reports: Iterable[Report]) -> Report:
         first.ready = first.ready and other.ready
         first.connections += other.connections
         first.resident_bytes += other.resident_bytes
-        for key, count in other.refusals.items():
-            first.refusals[key] = first.refusals.get(key, 0) + count
+        for mine, theirs in ((first.refusals, other.refusals), (first.failures, other.failures)):
+            for key, count in theirs.items():
+                mine[key] = mine.get(key, 0) + count
         known = {(model.name, model.version): model for model in first.models}
         for model in other.models:
-            mine = known.get((model.name, model.version))
-            if mine is None:
+            own = known.get((model.name, model.version))
+            if own is None:
                 first.models.append(model)
             else:
-                _add_model(mine, model)
+                _add_model(own, model)
     return first
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -52,6 +53,8 @@ class Repository(Shelf):
         #: What is counted outlives models: who used one that is gone has to pay for it.
         self._counted: dict[tuple[str, str], Statistics] = {}
         self._prints = Prints(folder)
+        #: How often models could not be loaded, by name.
+        self.failures: Counter[str] = Counter()
         #: Kept while somebody holds or awaits them: clients may name whatever they like.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -88,7 +91,8 @@ class Repository(Shelf):
         """Build what `commit` lets serve, or `discard` does away with. Raises what `load` does."""
         lock = self._locks.setdefault(name, asyncio.Lock())
         await lock.acquire()
-        loading, since = Loading(name, self._print(name), lock), time.time_ns()
+        # With what lies beside, which counts if it fails.
+        loading, since = Loading(name, self._print(name, lacking=True), lock), time.time_ns()
         try:
             loading.versions = self._folder.versions(name)
             if not loading.versions:
@@ -100,7 +104,7 @@ class Repository(Shelf):
                 loading.built.append((served, await self._builder.build(path, served.statistics)))
             # Where the models are is known only now.
             sources = [opened.pipeline.plan.source.path for _, opened in loading.built]
-            loading.print = as_read(loading.print, self._prints.now(name, sources), since)
+            loading.print = as_read(loading.print, self._prints.now(name, sources, lacking=False), since)
         except BaseException as error:
             self.discard(loading, error.what if isinstance(error, DeepSeekError) else "it was given up")
             raise
@@ -130,8 +134,12 @@ class Repository(Shelf):
             self._builder.close(opened.pipeline)
         if loading.versions and not again:
             self._prints.failed(loading.name, loading.print)
+            self.failures[loading.name] += 1
             if not self._models.get(loading.name):
                 self._failed[loading.name] = why
+            for served in self.versions(loading.name):
+                if served.state == "READY":
+                    served.reason = f"its new files could not be loaded: {why}"
         self._coming.discard(loading.name)
         loading.lock.release()
 
@@ -150,7 +158,7 @@ class Repository(Shelf):
             self._failed.pop(name, None)
             closings = [closing for version in list(versions or {}) if (closing := self._retire(name, version))]
             # Without its sources, which are known of models that are loaded alone: it has not changed since.
-            self._prints.unloaded(name, self._print(name))
+            self._prints.unloaded(name, self._print(name, lacking=False))
             if why:
                 self._failed[name] = why
             if closings:
@@ -214,9 +222,9 @@ class Repository(Shelf):
             # What hangs ends with the process.
             await asyncio.wait(closings, timeout=_ENDING)
 
-    def _print(self, name: str) -> Print:
+    def _print(self, name: str, *, lacking: bool | None = None) -> Print:
         sources = [item.source for item in self.versions(name) if item.source]
-        return self._prints.now(name, sources)
+        return self._prints.now(name, sources, lacking=lacking)
 
     def _served(self, name: str, version: int, path: Path) -> Served:
         served = self._models.get(name, {}).get(version)

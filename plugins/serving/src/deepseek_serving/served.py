@@ -12,12 +12,11 @@ import deepseek
 from deepseek.plugin import (
     ClosedError,
     DeepSeekError,
-    InputError,
     QueueFullError,
     Signature,
 )
 from deepseek_serving.calls import Call
-from deepseek_serving.errors import NotReadyError, cause
+from deepseek_serving.errors import NotReadyError, OverloadedError, cause
 from deepseek_serving.handover import Handover, Traffic
 from deepseek_serving.oip import quick
 from deepseek_serving.oip.answers import Frame, check_wishes
@@ -51,7 +50,7 @@ class Served:
 
     Attributes:
         state: ``LOADING``, ``READY`` or ``UNAVAILABLE``, the protocol's words.
-        reason: why it is not ready.
+        reason: why it is not ready, or its new files are not what serves.
         calls: requests taken and not yet answered.
         pipeline: the one that takes requests.
         source: the model that it was made of.
@@ -90,15 +89,15 @@ class Served:
 
     def submit(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
         """Take a request. Raises NotReadyError, InputError."""
-        if self.state != "READY":
-            what = f"the model `{self.name}` is not ready: {self.reason or self.state.lower()}"
-            raise self.refused(NotReadyError(what))
         question = call.question
         try:
+            if self.state != "READY":
+                raise NotReadyError(f"the model `{self.name}` is not ready: {self.reason or self.state.lower()}")
             check_wishes(question, self._outputs)
             if question.sequence:
                 self.sequences.check(question)
-        except InputError as error:
+        except DeepSeekError as error:
+            call.refused(error)
             raise self.refused(error) from None
         deadline = question.options.deadline
         if deadline is not None:
@@ -170,7 +169,7 @@ class Served:
             self._send(question.inputs, question.options, call)
         except QueueFullError as error:
             wait = len(self.calls) * self.traffic.pace
-            raise NotReadyError(f"the queue is full: {error.what}", retry_after=max(1.0, wait)) from error
+            raise OverloadedError(f"the queue is full: {error.what}", retry_after=max(1.0, wait)) from error
         except ClosedError as error:
             raise NotReadyError(f"the model `{self.name}` was unloaded") from error
 

@@ -33,7 +33,7 @@ from deepseek_serving.repository import Repository
 from deepseek_serving.settings import ServerSettings
 from deepseek_serving.threads import off_loop
 from deepseek_serving.tls import Tls
-from deepseek_serving.tracing import Tracing
+from deepseek_serving.tracing import Tell, Tracing
 from deepseek_serving.watchdog import Watchdog
 from deepseek_serving.watcher import Watcher
 
@@ -140,10 +140,9 @@ class Server:
             self._grpc = carrier(self, settings.grpc.carrier, shared=self._grpc_port is not None)
             self.grpc_port = await self._grpc.start(settings.host, self._grpc_port or settings.grpc.port)
 
-    def trace(self, headers: Iterable[tuple[bytes, bytes]]) -> Trace | None:
-        """What has a request traced whose headers these are; None: nothing is."""
-        tracing = self.tracing
-        return None if tracing is None else lambda call: call.trace(tracing, headers)
+    def trace(self, headers: Iterable[tuple[bytes, bytes]], tell: Tell | None = None) -> Trace | None:
+        """What has a request traced whose headers these are, as `Tracing.trace` says; None: nothing is."""
+        return None if self.tracing is None else self.tracing.trace(headers, tell)
 
     def trace_with(self, tracing: Tracing) -> None:
         """Trace by another `Tracing`, in tests."""
@@ -184,8 +183,8 @@ class Server:
             for name, version, counted in self.repository.ever()
         ]  # fmt: skip
         resident = psutil.Process().memory_info().rss
-        refusals = dict(self.refusals.counts)
-        return Report(self.started, self.ready, self.front.connections, [resident], models, refusals)
+        counted = dict(self.refusals.counts), dict(self.repository.failures)
+        return Report(self.started, self.ready, self.front.connections, [resident], models, *counted)
 
     @property
     def ready(self) -> bool:

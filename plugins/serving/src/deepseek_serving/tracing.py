@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: The header ``traceparent`` of the version that there is, and of those that may come; and the bit of its flags.
 _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})(-.*)?")
 _SAMPLED = 1
+#: Takes a header ``traceparent``.
+Tell = Callable[[bytes], None]
 _INSTALL = "pip install 'deepseek-serving[tracing]'"
 
 
@@ -72,6 +74,21 @@ class Tracing:
                 return None
         context = self._propagator.extract(carrier)
         return self._tracer.start_span(f"infer {model}", context, attributes={"deepseek.model": model})
+
+    def trace(self, headers: Iterable[tuple[bytes, bytes]], tell: Tell | None) -> Callable[[Call], None]:
+        """What has the request traced whose headers these are.
+
+        Args:
+            headers: of the request.
+            tell: takes the header ``traceparent`` that names the span, for the answer.
+        """
+
+        def trace(call: Call) -> None:
+            call.trace(self, headers)
+            if tell is not None and call.span is not None:
+                tell(self.parent(call.span))
+
+        return trace
 
     def parent(self, span: Any) -> bytes:
         """The header ``traceparent`` that names a span."""

@@ -42,9 +42,11 @@ function draw(card, id, model, before, state, seconds) {
   set("state", model.state);
   card.querySelector(".state").classList.toggle("good", model.state === "READY");
   const spec = (tensor) => `${tensor.name} ${tensor.datatype}[${tensor.shape.join(", ")}]`;
-  card.querySelector(".facts").textContent = model.reason ||
-    `${model.platform} on ${model.device}; ${bytes(model.memory_bytes)}; loaded in ${counts.load_seconds.toFixed(2)} s; ` +
-    `${model.inputs.map(spec).join(", ")} → ${model.outputs.map(spec).join(", ")}`;
+  const facts = model.platform ? [
+    `${model.platform} on ${model.device}`, bytes(model.memory_bytes), `loaded in ${counts.load_seconds.toFixed(2)} s`,
+    `${model.inputs.map(spec).join(", ")} → ${model.outputs.map(spec).join(", ")}`,
+  ] : [];
+  card.querySelector(".facts").textContent = [...(model.reason ? [model.reason] : []), ...facts].join("; ");
   set("rate", round(answered / seconds));
   set("rows", round((counts.rows - (then ? then.rows : 0)) / seconds));
   for (const [name, share] of [["p50", 0.5], ["p90", 0.9], ["p99", 0.99]]) set(name, milliseconds(percentile(state.bounds, times, share)));
@@ -71,6 +73,26 @@ function bars(place, counts, sizes) {
     column.title = `${count} batches`;
     column.append(svg, i < sizes.length ? `≤${sizes[i]}` : "more");
     return column;
+  }));
+}
+
+// How many seconds a device computed in each second: above 1 where several threads or processes do.
+function devices(state, then, seconds) {
+  const rows = new Map();
+  const computed = (model) => Object.values(model.counts.batches).reduce((sum, batch) => sum + batch.ns, 0) / 1e9;
+  for (const model of state.models) {
+    if (!model.device) continue;
+    const row = rows.get(model.device) || { models: 0, busy: 0, memory: 0 };
+    rows.set(model.device, row);
+    const before = then && then.models.find((item) => item.name === model.name && item.version === model.version);
+    row.models += 1;
+    row.busy += computed(model) - (before ? computed(before) : 0);
+    row.memory += model.memory_bytes;
+  }
+  $("devices").querySelector("tbody").replaceChildren(...[...rows].sort().map(([name, row]) => {
+    const line = document.createElement("tr");
+    for (const text of [name, row.models, `${Math.round((100 * row.busy) / seconds)} %`, bytes(row.memory)]) line.insertCell().textContent = text;
+    return line;
   }));
 }
 
@@ -104,6 +126,7 @@ function show(state) {
     draw(card, id, model, before, state, Math.max(seconds, 0.001));
   }
   for (const card of [...place.children]) if (!found.has(card.dataset.id)) card.remove();
+  devices(state, then, Math.max(seconds, 0.001));
   const names = [...new Set(state.models.map((model) => model.name))], select = $("model");
   if (names.join() !== [...select.options].map((option) => option.value).join()) {
     const chosen = select.value;

@@ -92,16 +92,18 @@ class AioCarrier:
                 answer = await work(raw, asking)
             except Exception as error:
                 self._service.log(asking, name, grpc_status(error), 0, arrived)
+                await _tell(context, asking)
                 await self._abort(context, error)
                 raise
             self._service.log(asking, name, "OK", len(answer), arrived)
+            await _tell(context, asking)
             return answer
 
         return call
 
     async def _infer(self, raw: bytes, asking: Asking) -> bytes:
         model, question = self._service.question(raw, asking)
-        trace = self._server.trace(asking.headers)
+        trace = self._server.trace(asking.headers, asking.name)
         answer: bytes = await ask(
             model, question, trace, lambda outputs: b"".join(self._service.response(model, question, outputs))
         )
@@ -148,6 +150,11 @@ class AioCarrier:
             logger.error("a call over gRPC failed", exc_info=error)
         self._server.refusals.grpc(error)
         await context.abort(getattr(grpc.StatusCode, grpc_status(error)), text(error))
+
+
+async def _tell(context: Any, asking: Asking) -> None:
+    if asking.span:
+        await context.send_initial_metadata((("traceparent", asking.span.decode()),))
 
 
 def _asking(context: Any) -> Asking:

@@ -71,6 +71,8 @@ class Exchange(Receiver):
     #: Whether the answer's headers are sent.
     _begun = False
     _packed = False
+    #: The header ``traceparent`` of the answer.
+    _span = b""
     #: When a message began that is not complete.
     _since = 0.0
     _timer: asyncio.TimerHandle | None = None
@@ -162,7 +164,7 @@ class Exchange(Receiver):
         self._carrier.service.server.refusals.grpc(error)
         self.log(grpc_status(error), 0)
         self.untimed()
-        self._stream.end(status.failed(error, begun=self._begun))
+        self._stream.end(status.failed(error, begun=self._begun, span=self._span))
 
     def give_up(self) -> None:
         self.fail(NotReadyError("the server is ending"))

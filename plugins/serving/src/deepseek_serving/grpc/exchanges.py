@@ -59,7 +59,7 @@ class Unary(Exchange):
         length = sum(map(len, parts))
         parts.insert(0, PREFIX.pack(0, length))
         stream = self._stream
-        stream.answer(status.HEAD, parts, length + PREFIX.size, status.DONE)
+        stream.answer(status.head(self._span), parts, length + PREFIX.size, status.DONE)
         if stream.queued >= SMALL:
             # The client takes its time: what waits for it counts.
             self._claim = Claim(self._carrier.service.server.memory)
@@ -85,7 +85,7 @@ class Infer(Unary):
     def ask(self, request: Piece) -> None:
         service, arrived, asking = self._carrier.service, self._stream.connection.active, self.asking()
         model, question = service.question(request, asking, own=self._own)
-        trace = service.server.trace(asking.headers)
+        trace = service.server.trace(asking.headers, self._named)
         outputs = model.execute(question, arrived) if trace is None else None
         if outputs is not None:
             try:
@@ -99,6 +99,9 @@ class Infer(Unary):
         # The call has the deadline, too.
         self.untimed()
         model.submit(call, self._carrier.loop)
+
+    def _named(self, span: bytes) -> None:
+        self._span = span
 
     def _done(self, call: Call) -> None:
         # The two hold one another.

@@ -36,11 +36,17 @@ class Asking(msgspec.Struct):
         headers: the call's metadata.
         peer: the client's address.
         deadline: `time.monotonic()` seconds; None: there is none.
+        span: the header ``traceparent`` of the answer, where the call is traced.
     """
 
     headers: Headers
     peer: str
     deadline: float | None = None
+    span: bytes = b""
+
+    def name(self, span: bytes) -> None:
+        """The call is traced."""
+        self.span = span
 
 
 class Service:

@@ -25,25 +25,33 @@ _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 _TOP = ((b":status", b"200"), (b"content-type", b"application/grpc"))
+_ACCEPTED = (b"grpc-accept-encoding", b"identity,deflate,gzip")
 #: The headers before an answer's messages, and those after them.
-HEAD = block(*_TOP, (b"grpc-accept-encoding", b"identity,deflate,gzip"))
+HEAD = block(*_TOP, _ACCEPTED)
 DONE = block((b"grpc-status", b"0"))
 #: The answer to what is not gRPC.
 NOT_GRPC = block((b":status", b"415"), (b"content-length", b"0"))
 NOT_POST = block((b":status", b"405"), (b"allow", b"POST"), (b"content-length", b"0"))
 
 
-def failed(error: BaseException, *, begun: bool = False) -> bytes:
+def head(span: bytes) -> bytes:
+    """The headers before an answer's messages; `span` is the header ``traceparent`` of one that is traced."""
+    return block(*_TOP, _ACCEPTED, (b"traceparent", span)) if span else HEAD
+
+
+def failed(error: BaseException, *, begun: bool = False, span: bytes = b"") -> bytes:
     """The header block that says what went wrong.
 
     Args:
         error: it.
         begun: whether the answer's headers have been sent.
+        span: the header ``traceparent`` of a call that is traced.
     """
     # Whole characters of it.
     said = text(error).encode()[:_LONGEST].decode("utf-8", "ignore")
     status = (b"grpc-status", b"%d" % _NUMBERS[grpc_status(error)])
-    return block(*(() if begun else _TOP), status, (b"grpc-message", quote(said, safe=_KEPT).encode()))
+    named = ((b"traceparent", span),) if span else ()
+    return block(*(() if begun else (*_TOP, *named)), status, (b"grpc-message", quote(said, safe=_KEPT).encode()))
 
 
 def timeout(value: bytes) -> float:

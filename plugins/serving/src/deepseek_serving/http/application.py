@@ -15,7 +15,7 @@ from starlette.routing import Route
 from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.asking import Trace, ask, plain, predict, stream
 from deepseek_serving.errors import NotReadyError, advice, http_status, text
-from deepseek_serving.http import generate, openapi
+from deepseek_serving.http import generate, openapi, spans
 from deepseek_serving.http.administration import Administration, Page, object_of
 from deepseek_serving.http.dashboard import Dashboard
 from deepseek_serving.http.json import Json
@@ -45,11 +45,15 @@ class Pages:
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
             Route("/openapi.json", self.openapi),
-            *(
-                Route(path, self._known(page), methods=[verb])
-                for verb, path, page in (*self._table(), *Administration(self._server).table())
-            ),
+            *(Route(path, self._known(verbs), methods=list(verbs)) for path, verbs in self._pages().items()),
         ]
+
+    def _pages(self) -> dict[str, dict[str, Page]]:
+        """Path -> verb -> page: one route for each path, which knows what it allows."""
+        pages: dict[str, dict[str, Page]] = {}
+        for verb, path, page in (*self._table(), *Administration(self._server).table()):
+            pages.setdefault(path, {})[verb] = page
+        return pages
 
     def _table(self) -> list[tuple[str, str, Page]]:
         model = "/v2/models/{name}"
@@ -74,12 +78,13 @@ class Pages:
             rows.append(("POST", prefix + "/infer", self.infer))
         return rows
 
-    def _known(self, page: Page) -> Page:
-        """A page for callers who have a key, where keys are needed."""
+    def _known(self, verbs: dict[str, Page]) -> Page:
+        """The pages of a path for callers who have a key, where keys are needed."""
 
         async def answer(request: Request) -> Response:
             request.state.caller = self._server.gatekeeper.caller(request.scope["headers"])
-            return await page(request)
+            page = verbs["GET" if request.method == "HEAD" else request.method]
+            return spans.named(request, await page(request))
 
         return answer
 
@@ -178,7 +183,7 @@ class Pages:
         return served, generate.question(served, body, options.tenant, options.deadline)
 
     def _trace(self, request: Request) -> Trace | None:
-        return self._server.trace(request.scope["headers"])
+        return spans.trace(self._server, request)
 
     def _find(self, request: Request) -> Served:
         return self._server.repository.find(request.path_params["name"], request.path_params.get("version", ""))
@@ -189,7 +194,7 @@ async def _refuse(request: Request, exc: Exception) -> Response:
         message = f"{request.method} {request.url.path}: {exc.detail}"
         return Json({"error": message}, exc.status_code, dict(exc.headers or {}))
     status = http_status(exc)
-    return Json({"error": text(exc)}, status, advice(exc, status))
+    return spans.named(request, Json({"error": text(exc)}, status, advice(exc, status)))
 
 
 def application(server: Server) -> Starlette:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from deepseek.plugin import DeepSeekError, InputError
 from deepseek_serving.asking import Trace, predict
 from deepseek_serving.errors import UnknownError, advice, http_status, text
+from deepseek_serving.http import spans
 from deepseek_serving.http.json import Json, decoded
 from deepseek_serving.oip.requests import Question
 from deepseek_serving.served import Served
@@ -78,7 +79,7 @@ class OpenAI:
         served = self._server.repository.find(asked.model)
         # Each text is a request of the tenant's rate.
         options = self._server.options(request, len(items))
-        trace = self._server.trace(request.scope["headers"])
+        trace = spans.trace(self._server, request)
         answers = await _together([_embed(served, item, Question({}, options=options), trace) for item in items])
         width = len(answers[0][0])
         if asked.dimensions not in (None, width):
@@ -103,9 +104,9 @@ class OpenAI:
         async def answer(request: Request) -> Response:
             try:
                 self._server.gatekeeper.caller(request.scope["headers"])
-                return Json(await page(request))
+                return spans.named(request, Json(await page(request)))
             except DeepSeekError as error:
-                return _error(error)
+                return spans.named(request, _error(error))
 
         return answer
 

@@ -10,6 +10,7 @@ from deepseek_serving.oip.datatypes import NUMPY
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
+_SOME: Schema = {"type": "string", "minLength": 1}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _FLAG: Schema = {"type": "boolean"}
 
@@ -18,8 +19,8 @@ def _object(required: str = "", **properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": required.split()}
 
 
-def _list(items: Schema) -> Schema:
-    return {"type": "array", "items": items}
+def _list(items: Schema, *, least: int = 0) -> Schema:
+    return {"type": "array", "items": items, "minItems": least}
 
 
 def _ref(name: str) -> Schema:
@@ -46,7 +47,7 @@ SCHEMAS: dict[str, Schema] = {
     "InferRequest": _object(
         "inputs",
         id=_TEXT, parameters=_PARAMETERS,
-        inputs=_list(_object("name datatype shape", **_TENSOR, parameters=_PARAMETERS, data=_DATA)),
+        inputs=_list(_object("name datatype shape", **_TENSOR, parameters=_PARAMETERS, data=_DATA), least=1),
         outputs=_list(_object("name", name=_TEXT, parameters=_PARAMETERS)),
     ),
     "InferResponse": _object(
@@ -78,8 +79,8 @@ SCHEMAS: dict[str, Schema] = {
     "EmbeddingRequest": _object(
         "model input",
         model=_TEXT,
-        input={"anyOf": [_TEXT, _list({"anyOf": [_TEXT, {"type": "integer"}, _list({"type": "integer"})]})]},
-        encoding_format={"enum": ["float", "base64"]}, dimensions={"type": ["integer", "null"]},
+        input={"anyOf": [_SOME, _list({"anyOf": [_SOME, _COUNT, _list(_COUNT, least=1)]}, least=1)]},
+        encoding_format={"enum": ["float", "base64"]}, dimensions={"type": ["integer", "null"], "minimum": 1},
         user={"type": ["string", "null"]},
     ),
     "Embeddings": _object(
@@ -122,7 +123,7 @@ _CALLS: list[tuple[str, str, str, str, str]] = [
     ("post", "/v1/embeddings", "OpenAI: vectors for texts", "EmbeddingRequest", "Embeddings"),
 ]
 #: Errors that a call may answer with.
-_ERRORS = ("400", "401", "403", "404", "405", "413", "415", "429", "431", "500", "501", "503")
+_ERRORS = ("400", "401", "403", "404", "405", "413", "415", "429", "431", "500", "503")
 
 
 def document() -> dict[str, Any]:
