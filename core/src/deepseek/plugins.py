@@ -71,6 +71,8 @@ def discover() -> list[Plugin]:
             # Parsed each time that it is asked for, and slow: of plugins alone, and once.
             about = dist.metadata
             name, version = about["Name"], about["Version"]
+            if not (name and version):
+                raise ValueError("its metadata names no distribution, or no version")
             # A distribution found twice on sys.path (an editable one beside a stale copy) counts once.
             if name not in seen:
                 seen.add(name)
@@ -84,9 +86,10 @@ def discover() -> list[Plugin]:
 
 
 def _unreadable(dist: Distribution, exc: Exception) -> Plugin:
-    name, version = str(dist.metadata["Name"]), str(dist.metadata["Version"])
+    name, version = str(dist.metadata["Name"] or ""), str(dist.metadata["Version"] or "")
     why = f"the entry points of {name} {version} can't be read: {type(exc).__name__}: {exc}"
-    return Plugin(name, name, version, "", state="broken", why=why, hint=f"reinstall it, or pip uninstall {name}")
+    hint = f"reinstall it, or pip uninstall {name}" if name else f"look for it in {dist.locate_file('')}"
+    return Plugin(name or "nameless", name or "nameless", version, "", state="broken", why=why, hint=hint)
 
 
 def _unique(plugins: list[Plugin]) -> list[Plugin]:

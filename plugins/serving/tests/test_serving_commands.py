@@ -140,6 +140,7 @@ def test_bench_writes_results_and_a_plot(shared: Running, tmp_path: Path) -> Non
         (["bench", "URL", "color", "--slo", "p42<50ms"], "no goal"),
         (["bench", "URL", "color", "--slo", "p99<nan"], "no goal"),
         (["keys", "add", "TMP/keys.json", "--tenant", "a", "--rate", "nan"], "numbers"),
+        (["keys", "add", "TMP/keys.json", "--tenant", "a", "--rate", "1e-9"], "numbers from 1e-06"),
         (["keys", "add", "TMP/keys.json", "--tenant", ""], "tenant's name"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from pathlib import Path
@@ -29,7 +30,10 @@ from http2_peer import (
 )
 
 from deepseek_serving.grpc import schema
+from deepseek_serving.reports import Counts
+from kernel_pieces import until
 from serving_pieces import Running, serving, write_models
+from serving_puppets import works
 
 
 def test_the_windows_are_widened_as_the_server_reads(shared: Running) -> None:
@@ -190,6 +194,38 @@ def test_answers_that_are_not_read_are_within_the_limit_of_memory(tmp_path: Path
         client.send()
         assert {client.wait(stream)["grpc-status"] for stream in calls} == {"0", "14"}
         assert running.infer("float", np.ones((1, 16))).status_code == 200
+
+
+def test_answers_that_wait_in_the_connection_count_whole(tmp_path: Path) -> None:
+    write_models(tmp_path, {"big": ""})
+    works["big.puppet"] = lambda inputs: {"y": np.zeros((1, 4 << 20), np.float32)}
+    with serving(tmp_path, limits={"memory": "40MiB"}) as running, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(peer(running.grpc, window=1 << 30)) for _ in range(6)]
+        counted = running.server.repository.find("big").statistics
+        for number, client in enumerate(clients):
+            client.h2.increment_flow_control_window(1 << 30)
+            assert client.ask(request((1, 4), "big")) == 1
+            # Nothing of it is read.
+            until(lambda: running.on_loop(lambda: done(counted.counts())) == number + 1)  # noqa: B023
+        assert 16 << 20 <= held(running) <= 40 << 20
+        ends = []
+        for client in clients:
+            while 1 not in client.ended and client.read():
+                pass
+            ends.append(client.ended.get(1, {}).get("grpc-status"))
+        # Those that were too many are told, or ended; who reads has his answer.
+        assert ends.count("0") == 2
+        until(lambda: held(running) == 0)
+
+
+def done(counts: Counts) -> int:
+    return counts.success.count + counts.fail.count
+
+
+def held(running: Running) -> int:
+    memory = running.server.memory
+    found: int = running.on_loop(lambda: memory.take(0) or memory.held)
+    return found
 
 
 def test_a_frame_that_trickles_in_is_given_up(tmp_path: Path) -> None:

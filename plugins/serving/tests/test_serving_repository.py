@@ -151,37 +151,6 @@ def test_files_that_change_while_they_are_read_are_read_again(
             pass
 
 
-def test_a_model_whose_file_comes_late_is_loaded_when_it_comes(tmp_path: Path) -> None:
-    (tmp_path / "late.yaml").write_text("model: late.puppet\n")
-    with serving(tmp_path, watch="50ms") as running:
-        assert running.infer("late", ROW).status_code == 503
-        (tmp_path / "late.puppet").write_text("broken")
-        while "broken" not in running.http.post("/v2/repository/index").text:
-            pass
-        (tmp_path / "late.puppet").write_text("add 1")
-        while running.http.get("/v2/models/late/ready").status_code != 200:
-            pass
-        assert first(running, "late") == 2.0
-
-
-def test_what_changed_once_is_tried_once(tmp_path: Path) -> None:
-    (tmp_path / "late.yaml").write_text("model: late.puppet\n")
-    with serving(tmp_path, watch="20ms") as running:
-        # Another model that comes shows that the folder was looked at again.
-        write_models(tmp_path, {"first": ""})
-        while running.infer("first", ROW).status_code != 200:
-            pass
-        assert running.server.repository.failures == {"late": 1}
-        (tmp_path / "late.puppet").write_text("")
-        while running.infer("late", ROW).status_code != 200:
-            pass
-        write_models(tmp_path, {"second": ""})
-        while running.infer("second", ROW).status_code != 200:
-            pass
-        served = running.server.repository.find("late")
-        assert (served.statistics.loads, running.server.repository.failures) == (1, {"late": 1})
-
-
 def test_zeros_of_any_type_warm_a_model_up(tmp_path: Path) -> None:
     write_models(tmp_path, {"half": {"puppet": {"dtype": "bfloat16"}}})
     with serving(tmp_path) as running:
@@ -200,24 +169,6 @@ def test_counts_outlive_a_reload(running: Running) -> None:
     assert running.http.get("/v2/models/b/stats").json()["model_stats"][0]["inference_count"] == 2
     running.http.post("/v2/repository/models/b/unload")
     assert [row["requests"] for row in running.http.get("/usage").json()["usage"] if row["model"] == "b"] == [2]
-
-
-def test_a_watched_folder_is_followed(tmp_path: Path) -> None:
-    write_models(tmp_path, {"a": "add 1", "b": ""})
-    with serving(tmp_path, watch="20ms") as running:
-        assert first(running, "a") == 2.0
-        (tmp_path / "a/a.puppet").write_text("add 10")
-        while first(running, "a") != 11.0:
-            pass
-        write_models(tmp_path, {"c": "add 5"})
-        while running.infer("c", ROW).status_code != 200:
-            pass
-        assert first(running, "c") == 6.0
-        (tmp_path / "b/pipeline.yaml").unlink()
-        while running.infer("b", ROW).status_code != 404:
-            pass
-        (tmp_path / "a/a.puppet").write_text("broken")
-        assert first(running, "a") == 11.0
 
 
 def test_versions_are_loaded_together_or_not_at_all(running: Running, tmp_path: Path) -> None:

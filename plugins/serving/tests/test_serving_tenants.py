@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -11,10 +14,11 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from deepseek_serving import keys
-from deepseek_serving.errors import TooFastError
+from deepseek.plugin import ConfigError
+from deepseek_serving import keys, rates
+from deepseek_serving.errors import TooFastError, advice
 from deepseek_serving.gatekeeper import Gatekeeper
-from deepseek_serving.rates import Bucket, OwnTimes, SharedTimes
+from deepseek_serving.rates import Bucket, OwnTimes, SharedTimes, Times
 from serving_pieces import Running, serving, write_models
 from serving_puppets import works
 
@@ -126,3 +130,80 @@ def test_a_tenant_whose_rate_is_raised_does_not_wait_for_what_the_old_one_owed()
     assert Bucket(0.001, 10, times.of("us")).take(10) == 0
     assert 1000 >= Bucket(0.001, 10, times.of("us")).take() > 900
     assert Bucket(1000, 10, times.of("us")).take() <= 0.001
+
+
+class Clock:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("times", [OwnTimes(), SharedTimes.make()], ids=["own", "shared"])
+def test_a_bucket_fills_at_the_new_rate_however_often_it_is_asked(
+    times: Times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(1000.0)
+    monkeypatch.setattr(rates, "monotonic", clock)
+    assert Bucket(1, 60, times.of("us")).take(60) == 0
+    raised = Bucket(100, 100, times.of("us"))
+    admitted = 0
+    for _ in range(100):
+        clock.now += 0.01
+        admitted += raised.take() == 0
+        admitted += raised.take() == 0
+    # From the first look on.
+    assert admitted == 99
+
+
+@pytest.mark.parametrize("up", [1.0, 2e7, 4e7, 8e7, 1e9])
+@pytest.mark.parametrize(("rate", "burst"), [(0.6, 1), (10, 1), (3, 3), (7, 49)])
+def test_a_full_bucket_gives_its_burst_however_long_the_machine_is_up(
+    up: float, rate: float, burst: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(up)
+    monkeypatch.setattr(rates, "monotonic", clock)
+    bucket = Bucket(rate, burst)
+    for _ in range(1000):
+        assert bucket.take(int(burst)) == 0
+        assert bucket.take() == pytest.approx(1 / rate, abs=1e-6)
+        clock.now += 1.1 * burst / rate
+
+
+_TAKES = """
+import sys
+from deepseek_serving.rates import Bucket, SharedTimes
+bucket = Bucket(0.001, 3000, SharedTimes(int(sys.argv[1])).of("us"))
+sys.stdin.readline()
+print(sum(bucket.take() == 0 for _ in range(3000)))
+"""
+
+
+def test_processes_that_take_at_once_admit_no_more_than_one_would() -> None:
+    handle = SharedTimes.make().handle
+    command = [sys.executable, "-c", _TAKES, str(handle)]
+    takers = [
+        subprocess.Popen(command, pass_fds=[handle], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for taker in takers:
+        assert taker.stdin
+        taker.stdin.write("go\n")
+        taker.stdin.flush()
+    assert sum(int(taker.communicate()[0]) for taker in takers) == 3000
+
+
+@pytest.mark.parametrize(
+    "rights", [{"rate": -5}, {"rate": 1e-310}, {"rate": 1e308, "burst": 1e-300}, {"burst": -1}], ids=str
+)
+def test_a_file_of_keys_with_rates_that_cannot_be_is_refused(tmp_path: Path, rights: dict[str, float]) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps([{"id": "a", "tenant": "us", "sha256": "0" * 64, **rights}]))
+    with pytest.raises(ConfigError, match="file of keys can't be read"):
+        Gatekeeper(file, ())
+
+
+def test_who_waits_as_long_as_told_is_served() -> None:
+    assert advice(TooFastError("slower", retry_after=1.2), 429) == {"retry-after": "2"}
+    assert advice(TooFastError("slower", retry_after=1e300), 429) == {"retry-after": "86400"}

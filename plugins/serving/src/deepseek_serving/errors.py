@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import ClassVar
 
 from deepseek.plugin import (
@@ -14,6 +15,9 @@ from deepseek.plugin import (
     QueueFullError,
     UnavailableError,
 )
+
+#: Seconds that a client is told to wait at most: a day.
+_LONGEST = 86400
 
 
 class RefusedError(DeepSeekError):
@@ -169,4 +173,5 @@ def advice(error: BaseException, status: int) -> dict[str, str]:
     wait = error.retry_after if isinstance(error, RefusedError) else 0
     if status == 401:
         return {"www-authenticate": "Bearer"}
-    return {"retry-after": str(max(1, round(wait)))} if wait or status in (429, 503) else {}
+    # Not rounded down: who asks again then is to have an answer.
+    return {"retry-after": str(min(max(1, ceil(wait)), _LONGEST))} if wait or status in (429, 503) else {}

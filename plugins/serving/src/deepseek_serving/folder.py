@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Protocol
 
+from deepseek.plugin import ConfigError
 from deepseek_serving.settings import ServerSettings
 
 PIPELINE = "pipeline.yaml"
@@ -29,7 +30,11 @@ class Folder(Protocol):
         """The models that are there."""
 
     def versions(self, name: str) -> dict[int, Path]:
-        """The versions of a model that are to be served, with their pipeline files; empty: no such model."""
+        """The versions of a model that are to be served, with their pipeline files; empty: no such model.
+
+        Raises:
+            ConfigError: they can't be looked at.
+        """
 
     def hint(self) -> str:
         """What to look at when a model is not there."""
@@ -72,19 +77,31 @@ class Tree:
         found = set()
         for item in self._root.iterdir():
             name = item.stem if item.suffix == ".yaml" and item.is_file() else item.name
-            if item.name != SERVER and NAME.fullmatch(name) and self.versions(name):
+            if item.name != SERVER and NAME.fullmatch(name) and self._has(name):
                 found.add(name)
         return sorted(found)
 
     def versions(self, name: str) -> dict[int, Path]:
         if not NAME.fullmatch(name):
             return {}
-        found = self._found(name)
+        try:
+            found = self._found(name)
+        except OSError as exc:
+            raise ConfigError(
+                f"the model `{name}` can't be looked at: {exc.strerror}", where=str(exc.filename)
+            ) from exc
         policy = self._settings.models.get(name, self._settings.versions)
         return {version: found[version] for version in policy.pick(list(found))}
 
     def hint(self) -> str:
         return f"it has: {', '.join(self.names()) or 'no models'}"
+
+    def _has(self, name: str) -> bool:
+        try:
+            return bool(self.versions(name))
+        except ConfigError:
+            # It is there, and can't be loaded.
+            return True
 
     def _found(self, name: str) -> dict[int, Path]:
         folder = self._root / name

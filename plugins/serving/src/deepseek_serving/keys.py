@@ -9,14 +9,20 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from deepseek.plugin import ConfigError, OutputError, atomic_write
 
 #: What every key begins with, so that scanners for leaked secrets know one.
 PREFIX = "dsk_"
+
+
+_Number = Annotated[float, Meta(ge=0, le=1e9)]
+#: Requests per second: one in twelve days.
+_SLOWEST = 1e-6
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,8 +43,8 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant: str
     sha256: str
     admin: bool = False
-    rate: float = 0.0
-    burst: float = 0.0
+    rate: _Number = 0.0
+    burst: _Number = 0.0
 
 
 def digest(key: bytes) -> bytes:
@@ -52,6 +58,8 @@ def read(path: Path) -> list[Key]:
         found = msgspec.json.decode(path.read_bytes(), type=list[Key])
         if any(len(bytes.fromhex(key.sha256)) != 32 for key in found):
             raise ValueError("a hash has not 64 hexadecimal digits")
+        if any(0 < key.rate < _SLOWEST for key in found):
+            raise ValueError(f"a rate is below {_SLOWEST:g} requests per second")
         return found
     except FileNotFoundError:
         raise ConfigError("there is no file of keys", where=str(path), hint="make one: deepseek keys add") from None
@@ -67,8 +75,8 @@ def add(path: Path, tenant: str, **rights: Any) -> str:
         OutputError: it can't be written.
     """
     numbers = [rights.get(name, 0.0) for name in ("rate", "burst")]
-    if not tenant.strip() or not all(0 <= number < float("inf") for number in numbers):
-        raise ConfigError("a key needs a tenant's name, and a rate and a burst that are numbers")
+    if not tenant.strip() or not all(number == 0 or _SLOWEST <= number <= 1e9 for number in numbers):
+        raise ConfigError(f"a key needs a tenant's name, and a rate and a burst that are numbers from {_SLOWEST:g}")
     secret = PREFIX + secrets.token_urlsafe(32)
     name = secrets.token_hex(4)
     with _alone(path):

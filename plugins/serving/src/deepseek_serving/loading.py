@@ -26,16 +26,17 @@ class Loading:
 
     Args:
         name: the model's.
-        print_: what its files look like.
         lock: the model's, which is held.
 
     Attributes:
+        print: what its files look like.
         versions: that it will have, and their pipelines' files.
         built: the pipelines, and whose they are.
     """
 
-    def __init__(self, name: str, print_: Print, lock: asyncio.Lock) -> None:
-        self.name, self.print, self.lock = name, print_, lock
+    def __init__(self, name: str, lock: asyncio.Lock) -> None:
+        self.name, self.lock = name, lock
+        self.print: Print = ()
         self.versions: dict[int, Path] = {}
         self.built: list[tuple[Served, Opened]] = []
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
+from deepseek.plugin import ConfigError
 from deepseek_serving.folder import PIPELINE, Folder
 
 #: Paths of a model's files with their times, sizes and inodes: other files, other print.
@@ -41,11 +45,14 @@ class Prints:
         Args:
             name: the model's.
             sources: of its pipelines, as far as they are known.
-            lacking: whether what lies beside the pipelines counts, too; None: where it is not known what they lack.
+            lacking: whether what the pipelines may lack counts, too; None: where it is not known what they lack.
         """
-        pipelines = self._folder.versions(name).values()
+        try:
+            pipelines = self._folder.versions(name).values()
+        except ConfigError:
+            return ()
         wide = name in self._lacking if lacking is None else lacking
-        return fingerprint(pipelines, (*sources, *(_beside(pipelines) if wide else ())))
+        return fingerprint(pipelines, (*sources, *(_lacked(pipelines) if wide else ())))
 
     def loaded(self, name: str, print_: Print) -> None:
         """What looked like this serves."""
@@ -55,8 +62,8 @@ class Prints:
     def failed(self, name: str, print_: Print) -> None:
         """What looks like this can't be loaded: it is not worth another try before it, or what it lacks, has changed.
 
-        Its model may be what it lacks, of which nothing is known then: whatever lies beside the pipeline is followed,
-        and is a part of the print.
+        What it lacks nobody knows then: the model that its file names, and whatever lies beside the file, are followed,
+        and are a part of the print.
         """
         self._noted[name] = print_
         self._lacking.add(name)
@@ -113,10 +120,15 @@ def fingerprint(pipelines: Iterable[Path], sources: Iterable[Path]) -> Print:
     return tuple((name, *known) for name, known in sorted(found.items()))
 
 
-def _beside(pipelines: Iterable[Path]) -> Iterator[Path]:
-    """Files in the folders of pipelines, other pipelines excepted."""
+def _lacked(pipelines: Iterable[Path]) -> Iterator[Path]:
+    """What pipelines may lack: the models that they name, and files in their folders, other pipelines excepted."""
+    for pipeline in pipelines:
+        with suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            model = yaml.safe_load(pipeline.read_text())["model"]
+            yield pipeline.parent / (model["source"] if isinstance(model, dict) else model)
     for folder in {path.parent for path in pipelines}:
-        yield from (item for item in folder.iterdir() if item.suffix != ".yaml" and item.is_file())
+        with suppress(OSError):
+            yield from (item for item in folder.iterdir() if item.suffix != ".yaml" and item.is_file())
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import mmap
 import os
-import struct
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import monotonic
 from typing import Protocol
 
-_NUMBER = struct.Struct("d")
 #: Seconds that are a rounding error.
 _NOTHING = 1e-9
+#: Tenants that processes share rates of. Those beyond have one in each process.
+_TENANTS = 1 << 16
 
 
 class Bucket:
@@ -31,14 +35,19 @@ class Bucket:
 
     def take(self, count: int = 1) -> float:
         """Take so many, or none: 0.0, or the seconds until there are so many."""
-        now, whole = monotonic(), self.burst / self.rate
-        # Not later than an empty one is full: the rate may have been another when that was noted.
-        full = min(max(self._full.at, now), now + whole) + count / self.rate
-        wait = full - now - whole
-        if wait > _NOTHING:
+        whole = self.burst / self.rate
+        with self._full.alone():
+            now, before = monotonic(), self._full.at
+            # Seconds until it is full. The rate may have been another when that was noted: an empty one is the most.
+            # Counted from now: the clock's own number has no room for small differences.
+            lacking = min(max(before - now, 0.0), whole)
+            wait = lacking + count / self.rate - whole
+            if wait <= _NOTHING:
+                self._full.at = now + lacking + count / self.rate
+                return 0.0
+            if before > now + whole:
+                self._full.at = now + whole
             return wait
-        self._full.at = full
-        return 0.0
 
 
 class Time(Protocol):
@@ -49,6 +58,9 @@ class Time(Protocol):
     """
 
     at: float
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While nobody else changes it."""
 
 
 class Times(Protocol):
@@ -64,6 +76,13 @@ class OwnTime:
     def __init__(self) -> None:
         self.at = 0.0
 
+    def alone(self) -> AbstractContextManager[None]:
+        """See `Time`: they are changed on the loop alone."""
+        return _ALONE
+
+
+_ALONE = nullcontext()
+
 
 class OwnTimes:
     """Times of this process."""
@@ -76,48 +95,68 @@ class OwnTimes:
         return self._times.setdefault(tenant, OwnTime())
 
 
-class SharedTime:
-    """A time that processes share.
-
-    Of two that admit requests of a tenant in the same microseconds, one may not see the other's: then the tenant makes
-    one more than it may. A lock would let a process that was stopped hold up all others.
-
-    Args:
-        handle: a file in memory.
-        place: where it lies there.
-    """
-
-    def __init__(self, handle: int, place: int) -> None:
-        self._handle, self._place = handle, place
-
-    @property
-    def at(self) -> float:
-        """See `Time`."""
-        found = os.pread(self._handle, _NUMBER.size, self._place)
-        return float(_NUMBER.unpack(found)[0]) if found else 0.0
-
-    @at.setter
-    def at(self, time: float) -> None:
-        os.pwrite(self._handle, _NUMBER.pack(time), self._place)
-
-
 class SharedTimes:
-    """Times that processes share, in a file that lies in memory, and takes a page of it for each tenant.
+    """Times in memory that processes share: a table of tenants' hashes, and of their times.
 
     Args:
-        handle: the file.
+        handle: the memory, as a file.
     """
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
+        memory = memoryview(mmap.mmap(handle, 16 * _TENANTS))
+        self._hashes, self.times = memory[: 8 * _TENANTS].cast("Q"), memory[8 * _TENANTS :].cast("d")
+        self._beyond = OwnTimes()
 
     @classmethod
     def make(cls) -> SharedTimes:
-        """A new file."""
-        return cls(os.memfd_create("deepseek-times"))
+        """New memory."""
+        handle = os.memfd_create("deepseek-times")
+        os.ftruncate(handle, 16 * _TENANTS)
+        return cls(handle)
 
     def of(self, tenant: str) -> Time:
         """See `Times`."""
-        # The file has holes, and room for every hash of 48 bits: nobody has to agree who is where.
-        number = int.from_bytes(hashlib.sha256(tenant.encode()).digest()[:6], "big")
-        return SharedTime(self.handle, number * _NUMBER.size)
+        # Not 0, which is a place that nobody has.
+        number = int.from_bytes(hashlib.sha256(tenant.encode()).digest()[:8], "big") or 1
+        with self.alone(0, _TENANTS):
+            for step in range(_TENANTS):
+                place = (number + step) % _TENANTS
+                if self._hashes[place] in (0, number):
+                    self._hashes[place] = number
+                    return SharedTime(self, place)
+        return self._beyond.of(tenant)
+
+    @contextmanager
+    def alone(self, place: int, count: int = 1) -> Iterator[None]:
+        """While no other process changes some places. The lock of a process that dies is the system's to release."""
+        fcntl.lockf(self.handle, fcntl.LOCK_EX, count, place)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self.handle, fcntl.LOCK_UN, count, place)
+
+
+class SharedTime:
+    """A tenant's time among those that processes share.
+
+    Args:
+        times: all of them.
+        place: where it lies.
+    """
+
+    def __init__(self, times: SharedTimes, place: int) -> None:
+        self._times, self._place = times, place
+
+    @property
+    def at(self) -> float:
+        """See `Time`."""
+        return self._times.times[self._place]
+
+    @at.setter
+    def at(self, time: float) -> None:
+        self._times.times[self._place] = time
+
+    def alone(self) -> AbstractContextManager[None]:
+        """See `Time`."""
+        return self._times.alone(self._place)

@@ -66,8 +66,7 @@ class Repository(Shelf):
 
     def ever(self) -> Iterator[tuple[str, str, Statistics]]:
         """What was counted of every model that there is or was: name, version, counts."""
-        for (name, version), counted in sorted(self._counted.items()):
-            yield name, version, counted
+        return ((*key, counted) for key, counted in sorted(self._counted.items()))
 
     async def load_all(self) -> None:
         """Load every model of the folder; those that fail are there with the reason."""
@@ -91,9 +90,9 @@ class Repository(Shelf):
         """Build what `commit` lets serve, or `discard` does away with. Raises what `load` does."""
         lock = self._locks.setdefault(name, asyncio.Lock())
         await lock.acquire()
-        # With what lies beside, which counts if it fails.
-        loading, since = Loading(name, self._print(name, lacking=True), lock), time.time_ns()
+        loading, since = Loading(name, lock), time.time_ns()
         try:
+            loading.print = self._print(name, lacking=True)
             loading.versions = self._folder.versions(name)
             if not loading.versions:
                 raise UnknownError(f"the repository has no model `{name}`", hint=self._folder.hint())
@@ -106,7 +105,8 @@ class Repository(Shelf):
             sources = [opened.pipeline.plan.source.path for _, opened in loading.built]
             loading.print = as_read(loading.print, self._prints.now(name, sources, lacking=False), since)
         except BaseException as error:
-            self.discard(loading, error.what if isinstance(error, DeepSeekError) else "it was given up")
+            why = error.what if isinstance(error, DeepSeekError) else "it was given up"
+            self.discard(loading, why, again=isinstance(error, UnknownError))
             raise
         return loading
 
@@ -132,7 +132,7 @@ class Repository(Shelf):
         """
         for _, opened in loading.built:
             self._builder.close(opened.pipeline)
-        if loading.versions and not again:
+        if not again:
             self._prints.failed(loading.name, loading.print)
             self.failures[loading.name] += 1
             if not self._models.get(loading.name):

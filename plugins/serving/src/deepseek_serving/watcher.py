@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from deepseek.plugin import DeepSeekError
+from deepseek_serving.errors import UnknownError
 from deepseek_serving.prints import Print
 from deepseek_serving.repository import Change, Repository
 from deepseek_serving.threads import off_loop
@@ -43,15 +44,17 @@ class Watcher:
         changes = await off_loop(self._repository.changes, "deepseek-watcher")
         before, self._seen = self._seen, changes.changed
         for name in changes.gone:
-            logger.info("the model `%s` is gone from the folder", name)
-            await self._change("unload", name=name)
+            await self._do("unload", name, "is gone from the folder, and was unloaded")
         for name, print_ in changes.changed.items():
             if before.get(name) == print_:
-                await self._load(name)
+                await self._do("load", name, "has changed, and was loaded")
 
-    async def _load(self, name: str) -> None:
+    async def _do(self, call: str, name: str, told: str) -> None:
         try:
-            await self._change("load", name=name)
-            logger.info("the model `%s` has changed, and was loaded", name)
+            await self._change(call, name=name)
+            logger.info("the model `%s` %s", name, told)
+        except UnknownError:
+            # Somebody else was quicker.
+            pass
         except DeepSeekError as error:
-            logger.error("the model `%s` has changed, and can't be loaded: %s", name, error)
+            logger.error("the model `%s` has changed, and can't be %sed: %s", name, call, error)

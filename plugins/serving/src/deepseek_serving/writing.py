@@ -13,6 +13,8 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 _LINGER = 1.0
 #: Parts that the system writes at once.
 _PARTS = 1024
+#: Bytes that may wait for a client before its connection is told; uvloop's and asyncio's default.
+_LITTLE = 64 << 10
 
 
 def set_up(transport: asyncio.BaseTransport) -> int | None:
@@ -65,8 +67,9 @@ def write_parts(transport: asyncio.Transport, plain: int | None, parts: list[byt
             rests.append(memoryview(part)[written:])
         written = max(0, written - len(part))
     if rests:
-        # At once: whoever is told that this is much looks at how much it is.
-        transport.writelines(rests)
+        # Of little, which nobody is told of, a copy: the rest itself would keep all of the answer.
+        # At once: whoever is told that it is much looks at how much it is.
+        transport.writelines([b"".join(rests)] if sum(map(len, rests)) <= _LITTLE else rests)
 
 
 def linger(transport: asyncio.Transport, plain: int | None) -> None:

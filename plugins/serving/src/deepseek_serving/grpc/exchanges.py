@@ -30,7 +30,6 @@ class Unary(Exchange):
     _request: Piece | None = None
     _own = False
     _work: asyncio.Task[None] | None = None
-    _claim: Claim | None = None
 
     def message(self, message: Piece, *, own: bool) -> None:
         if self._request is not None:
@@ -61,10 +60,10 @@ class Unary(Exchange):
         stream = self._stream
         stream.answer(status.head(self._span), parts, length + PREFIX.size, status.DONE)
         if stream.queued >= SMALL:
-            # The client takes its time: what waits for it counts.
-            self._claim = Claim(self._carrier.service.server.memory)
+            # The client takes its time. As long as some of an answer waits for it, all of that is held, and counts.
+            claim = stream.connection.claims[stream.number] = Claim(self._carrier.service.server.memory)
             try:
-                self._claim.add(stream.queued)
+                claim.add(length)
             except NotReadyError:
                 self._begun = True
                 stream.cut()

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from deepseek.plugin import ConfigError, DeepSeekError
+from deepseek_serving.encrypted import over
 from deepseek_serving.errors import TooLargeError, UnsupportedError, grpc_status
 from deepseek_serving.grpc import schema, status
 from deepseek_serving.grpc.exchange import Opening
@@ -42,7 +43,7 @@ class NativeCarrier:
 
     def __init__(self, server: Server, *, shared: bool) -> None:
         self.service = Service(server)
-        self.limits = server.settings.limits
+        self.limits, self.memory = server.settings.limits, server.memory
         self.scratch = bytearray(256 << 10)
         self.draining = False
         self.loop = asyncio.get_running_loop()
@@ -55,7 +56,8 @@ class NativeCarrier:
         """Listen; the port. Raises ConfigError."""
         try:
             self._listening = await self.loop.create_server(
-                lambda: Connection(self), host, port, backlog=4096, reuse_port=self._shared or None,
+                over(self._tls is not None, lambda: Connection(self)), host, port, backlog=4096,
+                reuse_port=self._shared or None,
                 ssl=self._tls.context("h2") if self._tls else None,
                 ssl_handshake_timeout=self.limits.read_timeout if self._tls else None,
             )  # fmt: skip

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from deepseek_serving.bodies import Claim
+from deepseek_serving.encrypted import leaving
 from deepseek_serving.errors import NotReadyError
 from deepseek_serving.http.incoming import DIRECT, Asked, Incoming
 from deepseek_serving.http.message import NO_HEAD, Headers, head
@@ -188,8 +189,7 @@ class Connection(Incoming):
     @property
     def unfinished(self) -> bool:
         """Whether a request is being sent or answered, or an answer is on its way."""
-        waits = self.busy is not None or bool(self._ahead) or self.began is not None
-        return waits or (not self._closing and self._transport.get_write_buffer_size() > 0)
+        return self.busy is not None or bool(self._ahead) or self.began is not None or leaving(self._transport)
 
     def give_up(self) -> None:
         """Answer 503 where nothing of the answer is written yet: it will not come any more."""

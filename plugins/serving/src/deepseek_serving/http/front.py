@@ -15,6 +15,7 @@ import msgspec
 from deepseek.plugin import ConfigError, DeepSeekError
 from deepseek_serving.access import AccessLog
 from deepseek_serving.bodies import SMALL, Memory, unpacked
+from deepseek_serving.encrypted import over
 from deepseek_serving.errors import Refusals, http_status
 from deepseek_serving.http.asgi import Exchange
 from deepseek_serving.http.browsers import Browsers
@@ -81,7 +82,7 @@ class Front:
         """Accept connections here. Raises ConfigError."""
         try:
             return await self._loop.create_server(
-                self, host, port, backlog=4096, ssl=context,
+                over(context is not None, self), host, port, backlog=4096, ssl=context,
                 ssl_handshake_timeout=self.limits.read_timeout if context else None,
             )  # fmt: skip
         except OSError as exc:

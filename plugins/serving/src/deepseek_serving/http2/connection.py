@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import cast
 
+from deepseek_serving.bodies import Claim
+from deepseek_serving.errors import NotReadyError
 from deepseek_serving.http2 import frames
-from deepseek_serving.http2.frames import FIRST_WINDOW, Http2Error
+from deepseek_serving.http2.frames import Http2Error
 from deepseek_serving.http2.front import Front
 from deepseek_serving.http2.headers import HeaderReader
 from deepseek_serving.http2.incoming import Incoming
@@ -41,8 +43,6 @@ class Connection(Incoming, Outgoing):
         self._last = 0
         self._leave, self._taken = _WINDOW, 0
 
-    # What the transport calls.
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._plain = set_up(transport)
@@ -59,11 +59,16 @@ class Connection(Incoming, Outgoing):
 
     def pause_writing(self) -> None:
         self.writable = False
-        # A client that does not read is not read either: answers to its frames would pile up.
+        claim = self.claims[0] = Claim(self._front.memory)
+        try:
+            claim.add(max(self.writing, self._transport.get_write_buffer_size()))
+        except NotReadyError:
+            self.abort()
         self.look_again()
 
     def resume_writing(self) -> None:
         self.writable = True
+        self.claims = {number: claim for number, claim in self.claims.items() if number in self.streams}
         self.active = monotonic()
         self.look_again()
         self.pump()
@@ -73,9 +78,8 @@ class Connection(Incoming, Outgoing):
         self.writable = False
         for stream in list(self.streams.values()):
             self._drop(stream)
+        self.claims.clear()
         self._front.closed(self)
-
-    # What the reading half calls.
 
     def headers(self, number: int, block: bytes, *, end: bool) -> None:
         if number <= self._last and number % 2:
@@ -169,7 +173,7 @@ class Connection(Incoming, Outgoing):
         self._drop(stream)
 
     def look_again(self) -> None:
-        """Read, or do not read, what comes."""
+        """Read, or do not read, what comes: answers to frames of a client that does not read would pile up."""
         if self._deaf:
             return
         if self.writable and not self._resting:
@@ -186,8 +190,6 @@ class Connection(Incoming, Outgoing):
         self.configure(frames.read_settings(payload), list(self.streams.values()))
         self.emit(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
-    # What ends.
-
     def credit(self, stream: Stream) -> None:
         """Let the client send on a stream what it has sent before."""
         if stream.taken:
@@ -200,6 +202,9 @@ class Connection(Incoming, Outgoing):
             # There is no use in what it still sends.
             self.emit(frames.reset(stream.number, frames.NO_ERROR))
         self.streams.pop(stream.number, None)
+        if self.writable:
+            # Otherwise some of it is still here.
+            self.claims.pop(stream.number, None)
         stream.settle()
         if self._front.draining and not self.streams:
             self.close()
@@ -207,6 +212,7 @@ class Connection(Incoming, Outgoing):
     def _drop(self, stream: Stream) -> None:
         """A request that nobody waits for any more."""
         self.streams.pop(stream.number, None)
+        self.claims.pop(stream.number, None)
         self.forget(stream)
         over, stream.over = stream.over, True
         stream.open = False
@@ -215,13 +221,7 @@ class Connection(Incoming, Outgoing):
             stream.settle()
 
     def greet(self) -> None:
-        self.emit(
-            frames.settings({
-                frames.MAX_CONCURRENT_STREAMS: STREAMS, frames.INITIAL_WINDOW_SIZE: WINDOW,
-                frames.MAX_FRAME_SIZE: frames.FRAME, frames.MAX_HEADER_LIST_SIZE: int(self._front.limits.head),
-            }),
-            frames.window_update(0, _WINDOW - FIRST_WINDOW),
-        )  # fmt: skip
+        self.emit(frames.greeting(STREAMS, WINDOW, _WINDOW, int(self._front.limits.head)))
 
     def fail(self, error: Http2Error) -> None:
         if self._expected:

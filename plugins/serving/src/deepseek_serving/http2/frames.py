@@ -65,9 +65,20 @@ def top(length: int, kind: int, flags: int, stream: int) -> bytes:
     return TOP.pack(length >> 16, length & 0xFFFF, kind, flags, stream)
 
 
-def settings(values: dict[int, int]) -> bytes:
-    """A SETTINGS frame."""
-    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(name, value) for name, value in values.items()))
+def greeting(streams: int, window: int, all_together: int, head: int) -> bytes:
+    """The server's first frames: how many streams a client may open, and what it may send before it is told to go on.
+
+    Args:
+        streams: how many.
+        window: bytes on each.
+        all_together: bytes on all of them.
+        head: bytes of a request's headers.
+    """
+    values = {
+        MAX_CONCURRENT_STREAMS: streams, INITIAL_WINDOW_SIZE: window, MAX_FRAME_SIZE: FRAME, MAX_HEADER_LIST_SIZE: head,
+    }  # fmt: skip
+    settings = frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*item) for item in values.items()))
+    return settings + window_update(0, all_together - FIRST_WINDOW)
 
 
 def read_settings(payload: bytes) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from deepseek_serving.bodies import Memory
 from deepseek_serving.http2.headers import Headers
 from deepseek_serving.settings import LimitSettings
 
@@ -19,11 +20,13 @@ class Front(Protocol):
         limits: what a client may ask for.
         scratch: where connections read to.
         draining: no new request is taken.
+        memory: where what waits for clients counts.
     """
 
     limits: LimitSettings
     scratch: bytearray
     draining: bool
+    memory: Memory
 
     def look(self, headers: Headers) -> Any:
         """What follows from the headers of a request."""

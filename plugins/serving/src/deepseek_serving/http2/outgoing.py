@@ -6,9 +6,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, cast
 
+from deepseek_serving.bodies import Claim
+from deepseek_serving.encrypted import leaving
 from deepseek_serving.http2 import frames
 from deepseek_serving.http2.frames import Http2Error
-from deepseek_serving.writing import write_now
+from deepseek_serving.writing import write_now, write_parts
 
 if TYPE_CHECKING:
     from deepseek_serving.http2.streams import Piece, Stream
@@ -28,6 +30,8 @@ class Outgoing(ABC):
         frame: bytes of a frame that the client takes.
         first: the window that a new stream begins with.
         writable: whether what is written leaves.
+        writing: bytes that are being written.
+        claims: what counts as long as it waits: answers, by the numbers of their streams, and (0) what was written.
     """
 
     def __init__(self) -> None:
@@ -39,6 +43,8 @@ class Outgoing(ABC):
         self._gathering = self._pumping = False
         self._closing = False
         self.blocked: dict[int, Stream] = {}
+        self.claims: dict[int, Claim] = {}
+        self.writing = 0
         #: Streams that wait for a window of their own.
         self._starved: dict[int, Stream] = {}
         self.window = self.first = frames.FIRST_WINDOW
@@ -60,8 +66,10 @@ class Outgoing(ABC):
         out, self._out = self._out, []
         if not out or self._transport is None or self._transport.is_closing():
             return
-        if sum(map(len, out)) > _LARGE:
-            self._transport.writelines(out)
+        self.writing = sum(map(len, out))
+        if self.writing > _LARGE:
+            write_parts(self._transport, self._plain, out)
+            self.writing = 0
             return
         write_now(self._transport, self._plain, b"".join(out))
 
@@ -134,7 +142,7 @@ class Outgoing(ABC):
     @property
     def unsent(self) -> bool:
         """Whether what was written has not left yet."""
-        return bool(self._out) or self._transport.get_write_buffer_size() > 0
+        return bool(self._out) or leaving(self._transport)
 
     def stuck(self, now: float, patience: float) -> bool:
         """Whether something is to be sent, and the client has read nothing for so many seconds."""

@@ -17,6 +17,7 @@ import msgspec
 
 from deepseek.plugin import DeepSeekError
 from deepseek_serving.allocator import tune
+from deepseek_serving.encrypted import over
 from deepseek_serving.errors import brought, carried
 from deepseek_serving.loading import Loading
 from deepseek_serving.process import check_models, folder_of, leave, log_to_stderr, run_on_loop, settle_memory, until
@@ -122,7 +123,7 @@ class Worker:
         try:
             tls = self._server.tls
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, passed, ssl=tls.context("http/1.1") if tls else None,
+                over(tls is not None, lambda: connection), passed, ssl=tls.context("http/1.1") if tls else None,
                 ssl_handshake_timeout=self._server.settings.limits.read_timeout if tls else None,
             )  # fmt: skip
         except OSError:
