@@ -49,7 +49,9 @@ def test_compressed_messages(shared: Running) -> None:
 def test_compressed_messages_count_by_what_they_unfold_to(tmp_path: Path) -> None:
     write_models(tmp_path, {"slow": {"puppet": {"shape": [-1, 65536]}}})
     blocked = Blocked("slow.puppet")
-    with serving(tmp_path, limits={"memory": 6 << 20}) as running, peer(running.grpc) as client:
+    with serving(tmp_path, limits={"memory": 6 << 20}) as running, peer(running.grpc, window=1 << 24) as client:
+        # Answers, which would count as well, need not wait.
+        client.h2.increment_flow_control_window(1 << 24)
         tensor = {"name": "x", "datatype": "FP32", "shape": (4, 65536)}
         asked = schema.ModelInferRequest(model_name="slow", inputs=[tensor], raw_input_contents=[bytes(4 << 18)])
         content = message(gzip.compress(asked.SerializeToString()), packed=1)
