@@ -20,6 +20,7 @@ SERVERS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     "deepseek": {"identity": ("identity", OIP), "image": ("identity_image", ("binary", "grpc")), "mlp": ("mlp", OIP)},
     "deepseek, 2 workers": {"identity": ("identity", OIP), "mlp": ("mlp", OIP)},
     "deepseek, ONNX Runtime": {"identity": ("identity_onnx", OIP)},
+    "deepseek, grpcio": {"identity": ("identity", ("grpc",))},
     "triton": {"identity": ("identity", OIP), "image": ("identity_image", ("binary", "grpc")), "mlp": ("mlp", OIP)},
     "triton, 2 instances": {"mlp": ("mlp_i2", ("json", "grpc"))},
     "triton, 2 instances, no batches": {"mlp": ("mlp_one", ("json", "grpc"))},
@@ -71,6 +72,7 @@ def command(name: str, own: str, port: int) -> list[str]:
     """How a server is started."""
     if name.startswith("deepseek"):
         more = ["--workers", "2"] if "workers" in name else []
+        more += ["--set", "server.grpc.carrier=grpcio"] if "grpcio" in name else []
         serve = [sys.executable, "-m", "deepseek", "serve", str(PEERS / "deepseek" / own)]
         return [*serve, "--port", str(port), "--grpc-port", str(port + 1), "--log-level", "error", *more]
     peer = name.partition(",")[0]

@@ -132,6 +132,8 @@ def test_bench_writes_results_and_a_plot(shared: Running, tmp_path: Path) -> Non
         (["infer", "http://[::1", "color", "a"], "no server's URL"),
         (["infer", "URL", "color", "a", "--ca", "TMP/nowhere.pem"], "no file of an authority"),
         (["infer", "URL", "color", "a", "--ca", "TMP/broken.npy"], "no file of an authority"),
+        (["infer", "URL", "embed", "TMP/mistyped.jpg"], "no file"),
+        (["infer", "URL", "embed", "hello.npy"], "put a space at its end"),
         (["bench", "URL", "color", "--shape", "x=-1,16"], "no shape"),
         (["bench", "URL", "color", "--shape", "nothing=1,16"], "its inputs are: image"),
         (["bench", "URL", "color", "--plot", "p.xyz"], "plots are .png"),

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from deepseek_serving.cli.asking import Client
 
 
+#: Endings of what nobody means as a text.
+_FILES = {".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".tif", ".tiff", ".webp"}
+
+
 @click.command()
 @options.server
 @click.argument("model")
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 def infer(client: Client, model: str, inputs: tuple[str, ...], as_json: bool) -> None:
     """Ask MODEL on the server at URL about INPUTS: pictures, texts, .npy and .npz files of tensors.
 
-    An input that is no file is a text.
+    An input that is no file, and does not look like one, is a text.
     """
     path = f"/v2/models/{quote(model, safe='')}"
     for given in inputs:
@@ -44,12 +48,16 @@ def infer(client: Client, model: str, inputs: tuple[str, ...], as_json: bool) ->
 
 
 def _file(given: str) -> Path | None:
-    """The file that an input names; None: it is a text."""
+    """The file that an input names; None: it is a text. Raises InputError."""
     try:
-        return Path(given) if Path(given).is_file() else None
+        if Path(given).is_file():
+            return Path(given)
     except (OSError, ValueError):
         # Too long for a name, or with a character that none has.
         return None
+    if Path(given).suffix.lower() in _FILES and not given.count(" "):
+        raise InputError(f"there is no file `{given}`", hint="if it is a text, put a space at its end")
+    return None
 
 
 def _show(given: str, rows: list[dict[str, Any]]) -> None:
