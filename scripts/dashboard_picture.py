@@ -39,7 +39,7 @@ def draw(url: str) -> None:
     """The page, after some seconds under load."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1180, "height": 640})
+        page = browser.new_page(viewport={"width": 1180, "height": 840})
         page.goto(url)
         page.set_input_files("#picture", ROOT / "examples/models/photos/chelsea.png")
         page.get_by_role("button", name="Send").click()

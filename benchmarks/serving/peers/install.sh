@@ -13,7 +13,9 @@ litserve/bin/pip install -q litserve==0.2.19 onnxruntime==1.32.0
 ln -sfn "$here/mlserver" mlserver/src; ln -sfn "$here/litserve" litserve/src
 rm -rf triton/repo; cp -r "$here/triton/repo" triton/repo
 # Triton wants a folder for the version, also an empty one.
-for m in identity identity_image mlp mlp_i2 mlp_one; do mkdir -p triton/repo/$m/1; done
+for m in identity identity_image identity_ort mlp mlp_i2 mlp_one; do mkdir -p triton/repo/$m/1; done
 for m in mlp mlp_i2 mlp_one; do ln -sf "$PEERS/models/mlp.onnx" triton/repo/$m/1/model.onnx; done
+# Written by ../run.py, as ours.
+ln -sf "$PEERS/deepseek/identity_onnx/m.onnx" triton/repo/identity_ort/1/model.onnx
 for n in triton mlserver litserve; do ln -sf "$here/$n/start.sh" $n/start.sh; done
 "$here/triton/src/build.sh"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import socket
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from deepseek.plugin import InputError
 from deepseek_serving.oip.nesting import check_depth
+from deepseek_serving.writing import write_parts
 from serving_pieces import Running, body, serving, write_models
 from serving_puppets import Blocked, works
 
@@ -123,3 +128,37 @@ def test_a_body_for_which_there_is_no_memory_may_be_sent_again_later(tmp_path: P
     with serving(tmp_path, limits={"memory": "1MiB", "body": "8MiB"}) as running:
         refused = running.http.post("/v2/models/echo/infer", content=bytes(2 * MIB))
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+
+
+class Waiting(asyncio.Transport):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[bytes | memoryview] = []
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.kept += list_of_data
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+def test_a_little_that_waits_does_not_keep_all_of_an_answer() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        takes = os.write(ours.fileno(), bytes(64 * MIB))
+        for rest, kept in ((1000, False), (1 * MIB, True)):
+            left = takes
+            while left:
+                left -= len(theirs.recv(left))
+            array = np.zeros(takes + rest, np.uint8)
+            lives, transport = weakref.ref(array), Waiting()
+            write_parts(transport, ours.fileno(), [memoryview(array)])
+            del array
+            waits = sum(map(len, transport.kept))
+            assert waits >= rest
+            # More than a little is told to the connection, which counts it.
+            assert (lives() is not None) == kept == (waits > 64 << 10)
+            takes += rest - waits

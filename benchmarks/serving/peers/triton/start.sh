@@ -1,6 +1,6 @@
 #!/bin/bash
 # start.sh HTTP_PORT GRPC_PORT MODEL[,MODEL...]     (foreground; health: GET /v2/health/ready, empty 200)
-# MODEL: identity | identity_image | mlp (1 instance, batch 64) | mlp_i2 (2 instances, batch 32) | mlp_one (2 instances, no batches): C++ backends;  the same names + _py, and identity_dyn_py (dynamic batching): Python backend
+# MODEL: identity | identity_image | identity_ort (ONNX Runtime) | mlp (1 instance, batch 64) | mlp_i2 (2 instances, batch 32) | mlp_one (2 instances, no batches): C++ backends;  the same names + _py, and identity_dyn_py (dynamic batching): Python backend
 http=$1; grpc=$2; models=$3
 base=$PEERS/triton
 ts=$base/lib/python3.11/site-packages/pytriton/tritonserver
