@@ -106,6 +106,10 @@ class Peer:
         self.send()
         return stream
 
+    def close(self) -> None:
+        """Go."""
+        self._socket.close()
+
     def read(self) -> bool:
         """Take what comes next; False: the server has ended the connection."""
         block = self._socket.recv(65536)

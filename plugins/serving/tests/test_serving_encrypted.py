@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -124,3 +125,18 @@ def test_nor_one_that_comes_while_it_ends(answering: Any) -> None:
         until(lambda: running.server.front.draining)
         model.go.set()
         assert read(client) > SIZE
+
+
+def test_who_reads_nothing_holds_up_neither_the_end_nor_its_connection(answering: Any) -> None:
+    # Little enough for the system to take all of it, and much for its buffer.
+    works["big.puppet"] = lambda inputs: {"y": np.zeros((1, 5 << 17), np.float32)}
+    with answering(drain="120s") as (running, connect), contextlib.ExitStack() as stack:
+        for _ in range(4):
+            ask(stack.enter_context(connect()))
+        counted = running.server.repository.find("big").statistics
+        until(lambda: running.on_loop(lambda: counted.counts().success.count) == 4)
+        if running.server.settings.tls:
+            until(lambda: running.on_loop(lambda: running.server.front.waiting) == 0)
+            running.end()
+            # `serving` waits for the end, and not for so long as the drain may take.
+            until(lambda: running.loop.is_closed())

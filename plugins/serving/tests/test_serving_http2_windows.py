@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 from pathlib import Path
@@ -30,10 +29,7 @@ from http2_peer import (
 )
 
 from deepseek_serving.grpc import schema
-from deepseek_serving.reports import Counts
-from kernel_pieces import until
 from serving_pieces import Running, serving, write_models
-from serving_puppets import works
 
 
 def test_the_windows_are_widened_as_the_server_reads(shared: Running) -> None:
@@ -157,75 +153,6 @@ def test_a_stream_that_is_not_read_is_not_asked_on(shared: Running) -> None:
             assert len(response.infer_response.raw_output_contents[0]) == 64 * 16 * 4
             content, answers = content[5 + length :], answers + 1
         assert answers == sent
-
-
-def test_answers_that_are_not_read_are_within_the_limit_of_memory(tmp_path: Path) -> None:
-    write_models(tmp_path, {"float": {"onnx": {"shape": ["batch", 16]}}})
-    with serving(tmp_path, limits={"memory": "1MiB"}) as running, peer(running.grpc, window=0) as client:
-        # Requests that compress well, as it were: the same rows, 256 KiB of them.
-        content = request((4096, 16), "float")
-        counted = running.server.repository.find("float").statistics
-        calls = []
-        for _ in range(8):
-            stream = client.h2.get_next_available_stream_id()
-            client.h2.send_headers(stream, headers())
-            at = 0
-            while at < len(content):
-                size = min(len(content) - at, client.h2.local_flow_control_window(stream), 16384)
-                client.h2.send_data(stream, content[at : at + size], end_stream=at + size == len(content))
-                at += size
-                client.send()
-                while at < len(content) and client.h2.local_flow_control_window(stream) == 0:
-                    assert client.read()
-            calls.append(stream)
-            # The first has its answer, which counts, before the others are there to be counted.
-            while len(calls) == 1 and not running.on_loop(lambda: counted.counts().success.count):
-                pass
-        while len(client.ended) < 4:
-            assert client.read()
-        ends = [client.ended[stream]["grpc-status"] for stream in calls if stream in client.ended]
-        # UNAVAILABLE
-        assert set(ends) == {"14"}
-        assert running.server.memory.held <= 1 << 20
-        # Who reads gets what waits for it, and others are served again.
-        client.h2.increment_flow_control_window(1 << 20)
-        for stream in set(calls) - set(client.ended):
-            client.h2.increment_flow_control_window(1 << 19, stream)
-        client.send()
-        assert {client.wait(stream)["grpc-status"] for stream in calls} == {"0", "14"}
-        assert running.infer("float", np.ones((1, 16))).status_code == 200
-
-
-def test_answers_that_wait_in_the_connection_count_whole(tmp_path: Path) -> None:
-    write_models(tmp_path, {"big": ""})
-    works["big.puppet"] = lambda inputs: {"y": np.zeros((1, 4 << 20), np.float32)}
-    with serving(tmp_path, limits={"memory": "40MiB"}) as running, contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(peer(running.grpc, window=1 << 30)) for _ in range(6)]
-        counted = running.server.repository.find("big").statistics
-        for number, client in enumerate(clients):
-            client.h2.increment_flow_control_window(1 << 30)
-            assert client.ask(request((1, 4), "big")) == 1
-            # Nothing of it is read.
-            until(lambda: running.on_loop(lambda: done(counted.counts())) == number + 1)  # noqa: B023
-        assert 16 << 20 <= held(running) <= 40 << 20
-        ends = []
-        for client in clients:
-            while 1 not in client.ended and client.read():
-                pass
-            ends.append(client.ended.get(1, {}).get("grpc-status"))
-        # Those that were too many are told, or ended; who reads has his answer.
-        assert ends.count("0") == 2
-        until(lambda: held(running) == 0)
-
-
-def done(counts: Counts) -> int:
-    return counts.success.count + counts.fail.count
-
-
-def held(running: Running) -> int:
-    memory = running.server.memory
-    found: int = running.on_loop(lambda: memory.take(0) or memory.held)
-    return found
 
 
 def test_a_frame_that_trickles_in_is_given_up(tmp_path: Path) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from deepseek_serving.asking import predict
+from deepseek_serving.calls import CodedCall
+from deepseek_serving.oip.requests import Question
 from kernel_pieces import until
 from serving_pieces import Running, later, serving, write_models
 from serving_puppets import Blocked, gates
@@ -103,3 +108,25 @@ def test_reading_a_picture_is_a_part_of_its_time(coded_models: Path) -> None:
         # What can't be read has failed.
         assert running.http.post("/v2/models/color/predict", content=b"no picture").status_code == 400
         assert told(running, "deepseek_requests_total", model="color", outcome="error") == 1
+
+
+def test_a_client_that_goes_as_the_outputs_come_is_counted(coded_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle = CodedCall.settle
+    with serving(coded_models) as running:
+        served = running.server.repository.find("embed")
+
+        async def asked() -> None:
+            task = asyncio.ensure_future(predict(served, b"hello", Question({})))
+
+            def settling(call: CodedCall, error: BaseException | None) -> None:
+                settle(call, error)
+                task.cancel()
+
+            monkeypatch.setattr(CodedCall, "settle", settling)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        running.on_loop(asked)
+        assert told(running, "deepseek_requests_total", model="embed", outcome="error") == 1
+        assert told(running, "deepseek_errors_total", model="embed", cause="gone") == 1
+        assert told(running, "deepseek_inflight", model="embed") == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deepseek_serving.prints import fingerprint
 from serving_pieces import Running, serving, write_models
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
@@ -105,3 +106,26 @@ def test_a_folder_that_cannot_be_read_is_one_models_trouble(tmp_path: Path, monk
         patched.undo()
         while running.infer("private", ROW).status_code != 200:
             pass
+
+
+@pytest.mark.parametrize(
+    "text", ['model: "a\\0b"', f"model: {'[' * 3000}", 'model: "\\ud800"', "model: [1, 2]", "- model", "model: {}", "model: /"],
+    ids=["null", "deep", "surrogate", "list", "no-mapping", "empty", "root"],
+)  # fmt: skip
+def test_an_odd_pipeline_file_is_one_models_trouble(tmp_path: Path, text: str) -> None:
+    write_models(tmp_path, {"echo": ""})
+    (tmp_path / "odd.yaml").write_text(text)
+    with serving(tmp_path, watch="20ms", allow=["load"]) as running:
+        assert first(running, "echo") == 1.0
+        assert running.infer("odd", ROW).status_code == 503
+        assert running.http.post("/v2/repository/models/odd/load").status_code in (400, 500)
+        write_models(tmp_path, {"late": ""})
+        while running.infer("late", ROW).status_code != 200:
+            pass
+
+
+def test_no_folder_is_looked_into_that_may_be_lacked(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/file").write_text("")
+    assert [item[0] for item in fingerprint([], [], [tmp_path])] == [str(tmp_path)]
+    assert [item[0] for item in fingerprint([], [tmp_path])] == [str(tmp_path / "inner/file")]

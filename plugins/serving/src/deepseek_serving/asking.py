@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from deepseek.plugin import DeadlineError, Options
+from deepseek.plugin import DeadlineError, DeepSeekError, Options
 from deepseek_serving.backlog import Backlog
 from deepseek_serving.calls import Call, CodedCall, StreamCall
 from deepseek_serving.errors import GoneError, NotReadyError, OverloadedError, SlowReaderError
@@ -52,7 +52,8 @@ async def ask(
             try:
                 answer = render(call.outputs or {})
             except Exception as error:
-                call.error = error
+                # Its traceback would keep the answer, which nobody gets.
+                call.error = error.with_traceback(None) if isinstance(error, DeepSeekError) else error
         if not done.cancelled():
             done.set_result(answer)
 
@@ -120,11 +121,13 @@ async def predict(
         raise
     call.encoded()
     model.submit(call, loop)
-    await _settled(call, done)
     try:
+        await _settled(call, done)
         rows = await model.beside(partial(codec.decode, call.outputs or {}))
     except BaseException as error:
-        call.decoded(_known(error))
+        if call.error is None:
+            # Not concluded yet: also where the client went in the very turn in which the outputs came.
+            call.decoded(_known(error))
         raise
     call.decoded()
     return rows

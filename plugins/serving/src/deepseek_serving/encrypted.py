@@ -7,13 +7,19 @@ that nothing does. So it is given a slice at a time here, and the next when it t
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
+import struct
+import termios
 from collections import deque
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any, cast
 
 #: Bytes that are handed on at once; about as many may wait where nobody sees them.
 _SLICE = 64 << 10
+#: Seconds that a client may read nothing until what may wait for it is taken to be nothing.
+_STILL = 1.0
 
 
 class Encrypted(asyncio.BufferedProtocol):
@@ -65,8 +71,9 @@ class Slices(asyncio.Transport):
         self.full = self._paused = self._closing = False
         self._queue: deque[memoryview] = deque()
         self._waiting = 0
-        #: Looks at the socket until what was handed on last has left.
+        #: Looks at the socket until what was handed on last has left; what the system had then, and since when.
         self._looks = 0
+        self._left, self._since = -1, 0.0
 
     def write(self, data: Any) -> None:
         """See `asyncio.Transport`."""
@@ -102,19 +109,27 @@ class Slices(asyncio.Transport):
 
     @property
     def leaving(self) -> bool:
-        """Whether something may not have reached the system yet; to be asked some milliseconds apart."""
+        """Whether something may not have reached the system yet; to be asked again and again, milliseconds apart."""
         if self._waiting:
             return True
         if self._looks:
             # A socket that takes more twice has been given all that there was in between.
-            look, own = select.poll(), self._inner.get_extra_info("socket")
-            if own is None or own.fileno() < 0:
-                # It has ended.
-                self._looks = 0
-                return False
-            look.register(own.fileno(), select.POLLOUT)
-            self._looks -= bool(look.poll(0))
+            own = self._inner.get_extra_info("socket")
+            # Without one, it has ended.
+            self._look(own.fileno()) if own is not None and own.fileno() >= 0 else self.lost()
         return self._looks > 0
+
+    def _look(self, number: int) -> None:
+        look, now = select.poll(), monotonic()
+        look.register(number, select.POLLOUT)
+        left = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))[0]
+        if look.poll(0):
+            self._looks -= 1
+        elif left != self._left:
+            self._left, self._since = left, now
+        elif now - self._since > _STILL:
+            # The client reads nothing: it is not waited for because of what nobody knows to be there.
+            self._looks = 0
 
     def close(self) -> None:
         """See `asyncio.Transport`."""

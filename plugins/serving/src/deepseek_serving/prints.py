@@ -52,7 +52,7 @@ class Prints:
         except ConfigError:
             return ()
         wide = name in self._lacking if lacking is None else lacking
-        return fingerprint(pipelines, (*sources, *(_lacked(pipelines) if wide else ())))
+        return fingerprint(pipelines, sources, _lacked(pipelines) if wide else ())
 
     def loaded(self, name: str, print_: Print) -> None:
         """What looked like this serves."""
@@ -102,20 +102,20 @@ def as_read(before: Print, after: Print, since: int) -> Print:
     return tuple(known.get(item[0], item if item[1] < since else (item[0], 0, 0, 0)) for item in after)
 
 
-def fingerprint(pipelines: Iterable[Path], sources: Iterable[Path]) -> Print:
+def fingerprint(pipelines: Iterable[Path], sources: Iterable[Path], lacked: Iterable[Path] = ()) -> Print:
     """What the files of a model's versions look like; changes when one of them does.
 
     Args:
         pipelines: their pipeline files; where such a file has a folder to itself, all that is in it counts.
         sources: their models, wherever they are.
+        lacked: what they may lack, of which no folder is looked into: it may be any.
     """
     found: dict[str, tuple[int, int, int]] = {}
-    for path in (*(item.parent if item.name == PIPELINE else item for item in pipelines), *sources):
-        for file in _files(path):
-            try:
-                known = file.stat()
-            except OSError:
-                continue
+    own = (item.parent if item.name == PIPELINE else item for item in pipelines)
+    for file in (*(file for path in (*own, *sources) for file in _files(path)), *lacked):
+        # Whatever a file names: also what can't be a path.
+        with suppress(OSError, ValueError):
+            known = file.stat()
             found[str(file)] = (known.st_mtime_ns, known.st_size, known.st_ino)
     return tuple((name, *known) for name, known in sorted(found.items()))
 
@@ -123,7 +123,8 @@ def fingerprint(pipelines: Iterable[Path], sources: Iterable[Path]) -> Print:
 def _lacked(pipelines: Iterable[Path]) -> Iterator[Path]:
     """What pipelines may lack: the models that they name, and files in their folders, other pipelines excepted."""
     for pipeline in pipelines:
-        with suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        # It has been found wrong by who reads it: what is wrong with it may be anything.
+        with suppress(Exception):
             model = yaml.safe_load(pipeline.read_text())["model"]
             yield pipeline.parent / (model["source"] if isinstance(model, dict) else model)
     for folder in {path.parent for path in pipelines}:

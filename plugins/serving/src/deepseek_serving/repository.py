@@ -69,12 +69,12 @@ class Repository(Shelf):
         return ((*key, counted) for key, counted in sorted(self._counted.items()))
 
     async def load_all(self) -> None:
-        """Load every model of the folder; those that fail are there with the reason."""
+        """Load every model of the folder; those that fail, whatever is wrong with them, are there with the reason."""
         self._coming = set(self._folder.names())
         for name in sorted(self._coming):
             try:
                 await self.load(name)
-            except DeepSeekError as error:
+            except Exception as error:
                 logger.error("the model `%s` could not be loaded: %s", name, error)
 
     async def load(self, name: str) -> None:

@@ -164,7 +164,13 @@ class Exchange(Receiver):
         self._carrier.service.server.refusals.grpc(error)
         self.log(grpc_status(error), 0)
         self.untimed()
+        self._body = None
         self._stream.end(status.failed(error, begun=self._begun, span=self._span))
+
+    def gone(self) -> None:
+        self.untimed()
+        # What holds this may be there for a while.
+        self._body = None
 
     def give_up(self) -> None:
         self.fail(NotReadyError("the server is ending"))

@@ -61,7 +61,7 @@ class Unary(Exchange):
         stream.answer(status.head(self._span), parts, length + PREFIX.size, status.DONE)
         if stream.queued >= SMALL:
             # The client takes its time. As long as some of an answer waits for it, all of that is held, and counts.
-            claim = stream.connection.claims[stream.number] = Claim(self._carrier.service.server.memory)
+            claim = stream.connection.claims[stream.number] = Claim(self._carrier.memory)
             try:
                 claim.add(length)
             except NotReadyError:
@@ -71,7 +71,7 @@ class Unary(Exchange):
         self.log("OK", length)
 
     def gone(self) -> None:
-        self.untimed()
+        super().gone()
         if self._work is not None:
             self._work.cancel()
 
@@ -114,11 +114,12 @@ class Infer(Unary):
             try:
                 self.answer(self._carrier.service.response(call.model, call.question, call.outputs or {}))
             except Exception as exc:
-                call.error = exc
                 self.fail(exc)
+                # It would keep the answer, and the call keeps it.
+                call.error = exc.with_traceback(None)
 
     def gone(self) -> None:
-        self.untimed()
+        super().gone()
         if self._asked is not None:
             self._asked.cancel()
 
@@ -128,6 +129,7 @@ class StreamInfer(Exchange):
 
     #: How the answer ends.
     _bye = status.DONE
+    _claim: Claim | None = None
 
     def __init__(self, carrier: NativeCarrier, stream: Stream, opening: Opening) -> None:
         carrier.service.server.gatekeeper.caller(opening.headers)
@@ -146,6 +148,7 @@ class StreamInfer(Exchange):
         self._talk.finish()
 
     def drained(self) -> None:
+        self._claim = None
         self._talk.full(False)
         self._stream.hold(self._talk.busy)
 
@@ -161,11 +164,13 @@ class StreamInfer(Exchange):
         self._talk.finish()
 
     def gone(self) -> None:
-        self.untimed()
+        super().gone()
+        self._claim = None
         self._talk.cancel()
 
     def fail(self, error: BaseException) -> None:
         super().fail(error)
+        self._claim = None
         self._talk.cancel()
 
     def _put(self, response: bytes | None) -> None:
@@ -180,6 +185,14 @@ class StreamInfer(Exchange):
         stream.send(PREFIX.pack(0, len(response)), response)
         if stream.queued > _BEHIND:
             self._talk.full(True)
+        if stream.queued >= SMALL:
+            # What the client does not read counts until it has read all that waits.
+            self._claim = self._claim or Claim(self._carrier.memory)
+            try:
+                self._claim.add(len(response))
+            except NotReadyError as error:
+                stream.cut()
+                self.fail(error)
 
 
 #: What answers the calls; every other is `Unary`.

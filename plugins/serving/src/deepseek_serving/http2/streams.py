@@ -114,7 +114,8 @@ class Stream:
         connection = self.connection
         if self.over:
             return
-        if length > self.window or length > connection.window or length > connection.frame or connection.blocked:
+        fits = length <= self.window and length <= connection.window and length <= connection.frame
+        if not fits or connection.blocked or not connection.writable:
             self.head(head)
             self.send(*parts)
             self.end(tail)
