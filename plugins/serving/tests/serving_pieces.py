@@ -76,6 +76,13 @@ def later(running: Running, value: float, **more: Any) -> Future[Any]:
     return future
 
 
+def held(running: Running) -> int:
+    """Bytes of bodies and answers that count."""
+    memory = running.server.memory
+    found: int = running.on_loop(lambda: memory.take(0) or memory.held)
+    return found
+
+
 def write_models(folder: Path, models: Mapping[str, Any]) -> None:
     """Pipelines of puppets (by their settings) and of ONNX identities (by their shape), as a folder of models."""
     for name, what in models.items():

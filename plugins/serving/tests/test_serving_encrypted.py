@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from kernel_pieces import until
-from serving_pieces import Running, body, serving, write_models
+from serving_pieces import Running, body, held, serving, write_models
 from serving_puppets import Blocked, works
 
 MIB = 1 << 20
@@ -71,12 +71,6 @@ def read(client: socket.socket, most: int = 1 << 40) -> int:
     except (ConnectionResetError, ssl.SSLEOFError):
         pass
     return length
-
-
-def held(running: Running) -> int:
-    memory = running.server.memory
-    found: int = running.on_loop(lambda: memory.take(0) or memory.held)
-    return found
 
 
 def test_answers_that_are_not_read_count(answering: Any) -> None:

@@ -15,7 +15,7 @@ from http2_peer import STREAM, Peer, headers, peer, request
 
 from deepseek_serving.reports import Counts
 from kernel_pieces import until
-from serving_pieces import Running, serving, write_models
+from serving_pieces import Running, held, serving, write_models
 from serving_puppets import works
 
 MIB = 1 << 20
@@ -104,12 +104,6 @@ def test_answers_that_wait_in_the_connection_count_whole(tmp_path: Path) -> None
 
 def done(counts: Counts) -> int:
     return counts.success.count + counts.fail.count
-
-
-def held(running: Running) -> int:
-    memory = running.server.memory
-    found: int = running.on_loop(lambda: memory.take(0) or memory.held)
-    return found
 
 
 def test_answers_of_one_connection_that_is_not_read_count(tmp_path: Path) -> None:

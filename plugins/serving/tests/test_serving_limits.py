@@ -16,17 +16,10 @@ import pytest
 from deepseek.plugin import InputError
 from deepseek_serving.oip.nesting import check_depth
 from deepseek_serving.writing import write_parts
-from serving_pieces import Running, body, serving, write_models
+from serving_pieces import body, held, serving, write_models
 from serving_puppets import Blocked, works
 
 MIB = 1 << 20
-
-
-def held(running: Running) -> int:
-    """Bytes of bodies that count."""
-    memory = running.server.memory
-    found: int = running.on_loop(lambda: memory.take(0) or memory.held)
-    return found
 
 
 @pytest.mark.parametrize(
