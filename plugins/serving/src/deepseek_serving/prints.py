@@ -123,7 +123,7 @@ def fingerprint(pipelines: Iterable[Path], sources: Iterable[Path], lacked: Iter
 def _lacked(pipelines: Iterable[Path]) -> Iterator[Path]:
     """What pipelines may lack: the models that they name, and files in their folders, other pipelines excepted."""
     for pipeline in pipelines:
-        # It has been found wrong by who reads it: what is wrong with it may be anything.
+        # What is wrong with it, which may be anything, is told by who loads it.
         with suppress(Exception):
             model = yaml.safe_load(pipeline.read_text())["model"]
             yield pipeline.parent / (model["source"] if isinstance(model, dict) else model)
